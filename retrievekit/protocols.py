@@ -1,0 +1,134 @@
+"""What the package asks of parts that others may write: encoders and dense engines.
+
+An encoder is any object with the members of `Encoder`; nothing needs to be inherited, and
+`retrievekit.testing.check_encoder` tells whether one fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrievekit.errors import DataError
+from retrievekit.stage import fingerprint_of
+
+Similarity = Literal["dot", "cosine", "euclidean"]
+
+_SIMILARITY_NAMES: dict[str, Similarity] = {
+    "dot": "dot",
+    "dot_score": "dot",
+    "ip": "dot",
+    "cosine": "cosine",
+    "cos_sim": "cosine",
+    "euclidean": "euclidean",
+    "l2": "euclidean",
+}
+
+
+def similarity_named(name: str) -> Similarity:
+    """The similarity of a name or alias; unknown names are refused, never mapped to a near one.
+
+    Args:
+        name: ``dot`` (or ``ip``, ``dot_score``), ``cosine`` (``cos_sim``), ``euclidean`` (``l2``).
+
+    Returns:
+        The canonical name.
+
+    Raises:
+        DataError: No such similarity.
+    """
+    try:
+        return _SIMILARITY_NAMES[name]
+    except KeyError:
+        raise DataError(
+            f"no similarity named {name!r}; known: {', '.join(sorted(_SIMILARITY_NAMES))}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class EncoderCard:
+    """Who an encoder is, as an index writes it down.
+
+    Args:
+        name: What to load the encoder by again: a registered name, a folder or a hub id.
+        identity: What must match between index and query encoder: model and revision, weights and
+            tokenizer hashes, pooling, prompts, normalisation, similarity, maximum length.
+        numerics: What may differ with a warning: dtype and backend.
+    """
+
+    name: str
+    identity: Mapping[str, Any]
+    numerics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over `identity`."""
+        return fingerprint_of(dict(self.identity))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as plain JSON."""
+        return {
+            "name": self.name,
+            "identity": dict(self.identity),
+            "numerics": dict(self.numerics),
+        }
+
+    @classmethod
+    def from_dict(cls, card: Mapping[str, Any]) -> EncoderCard:
+        """Rebuild a card from plain JSON.
+
+        Args:
+            card: What `to_dict` gave.
+
+        Returns:
+            The card.
+        """
+        return cls(card["name"], card["identity"], card.get("numerics", {}))
+
+    def differences(self, other: EncoderCard) -> list[str]:
+        """The identity entries in which two cards differ, in words.
+
+        Args:
+            other: The card to compare with.
+
+        Returns:
+            One line per difference: the entry, this card's value, the other's.
+        """
+        names = sorted({*self.identity, *other.identity})
+        return [
+            f"{name}: {self.identity.get(name)!r} against {other.identity.get(name)!r}"
+            for name in names
+            if self.identity.get(name) != other.identity.get(name)
+        ]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns texts into vectors whose similarity means relevance."""
+
+    @property
+    def card(self) -> EncoderCard:
+        """Who the encoder is."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Components of each vector."""
+        ...
+
+    @property
+    def similarity(self) -> Similarity:
+        """How two vectors are compared."""
+        ...
+
+    def encode_query(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of queries, float32 ``(n, dim)``."""
+        ...
+
+    def encode_document(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of documents, float32 ``(n, dim)``."""
+        ...
