@@ -12,6 +12,8 @@ Names are imported on first use, so that ``import retrievekit`` stays quick.
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from retrievekit._version import __version__
@@ -102,6 +104,21 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(_EXPORTS[name]), name)
     globals()[name] = value
     return value
+
+
+class _Package(ModuleType):
+    """This package: a name it exports is never taken over by a module of the same name.
+
+    Importing ``retrievekit.stage`` would otherwise bind the module where the function belongs.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Bind a name, unless an import binds a submodule over an exported name."""
+        if not (name in _EXPORTS and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

@@ -53,6 +53,9 @@ class Corpus:
         ids: The document ids.
         table: An Arrow table with `text` and `title` (``large_string``, no nulls) and the metadata
             columns, one row per id.
+
+    Raises:
+        DataError: Rows and ids differ in number, or a column is missing.
     """
 
     def __init__(self, ids: Ids, table: pa.Table) -> None:

@@ -248,7 +248,7 @@ class Ids(Sequence[str]):
             values: The ids.
 
         Returns:
-            Their rows, int32 ``(len(values),)``; -1 where an id is not there.
+            Their rows, int32 ``(m,)`` for m values; -1 where an id is not there.
         """
         wanted = pa.array(list(values), type=pa.large_string())
         return _lookup(wanted, self.arrow)
@@ -283,7 +283,7 @@ class Ids(Sequence[str]):
             other: Ids to translate to.
 
         Returns:
-            int32 ``(len(self),)``; -1 where `other` lacks the id.
+            int32 ``(n,)``; -1 where `other` lacks the id.
         """
         known = self._translations.get(other.content_hash)
         if known is None:

@@ -516,6 +516,9 @@ def concat_queries(parts: Sequence[Queries]) -> Queries:
 
     Returns:
         All queries, in order.
+
+    Raises:
+        DataError: The batches have different forms.
     """
     import pyarrow as pa
 

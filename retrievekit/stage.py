@@ -339,6 +339,7 @@ class FunctionStage(Stage[A, B]):
         label_version: Its version in the fingerprint.
         takes_: The noun that goes in.
         gives_: The noun that comes out.
+        deterministic: Whether the same batch gives the same answer again.
     """
 
     function: Callable[[A], B] = dataclasses.field(repr=False, metadata={"knob": True})

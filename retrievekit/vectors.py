@@ -17,10 +17,10 @@ from retrievekit.errors import DataError, NonFiniteError
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """A view of the array, of its own shape and dtype, that cannot be written through.
+    """A view of an array that cannot be written through.
 
     Args:
-        array: Any array.
+        array: Any array, ``(...)`` of any dtype.
 
     Returns:
         A read-only view of the same shape and dtype.
@@ -34,7 +34,7 @@ def check_finite(values: NDArray[np.floating], what: str) -> None:
     """Raise when a row holds NaN or infinity.
 
     Args:
-        values: Floats of shape ``(n,)`` or ``(n, d)``.
+        values: float32 or float64, ``(n,)`` or ``(n, d)``.
         what: How the message calls a row, such as "query".
 
     Raises:
