@@ -1,0 +1,152 @@
+"""Writing a generation: segment files, sync, manifest, sync, rename ``CURRENT``, sync the folder.
+
+`prepare` does all the work that can fail; `publish` is one rename. Until it returns, readers see
+the old generation, and a crash at any point leaves either the old or the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from retrievekit.errors import IndexExistsError, RetrieveKitError
+from retrievekit.store.files import Files, naming_space
+from retrievekit.store.manifest import CURRENT, Manifest, current_bytes, read_manifest
+from retrievekit.store.segment import SegmentWriter
+
+_OWN_NAMES = ("CURRENT", "CURRENT.new", "lock", "segments")
+
+
+class Transaction:
+    """One writer's work on an index folder, from the lock to the commit.
+
+    Used as a context manager: leaving it without `commit` leaves the index as it was.
+
+    Args:
+        folder: The index folder, made when missing.
+        overwrite: Whether an index that is there may be replaced by a new one.
+        files: The operating system.
+
+    Raises:
+        IndexExistsError: An index is there and `overwrite` is false, or the folder holds files
+            that are not an index's.
+        LockedError: Another writer is at work.
+    """
+
+    def __init__(
+        self, folder: Path, *, overwrite: bool = False, files: Files | None = None
+    ) -> None:
+        self.folder = folder
+        self.files = files or Files()
+        if folder.exists() and not folder.is_dir():
+            raise IndexExistsError(f"{folder}: is a file; give a folder for the index")
+        if folder.is_dir():
+            strangers = [p.name for p in folder.iterdir() if not _is_own(p.name)]
+            if strangers:
+                raise IndexExistsError(
+                    f"{folder}: holds files that are not an index's ({sorted(strangers)[0]!r}); "
+                    "give an empty or new folder"
+                )
+            if (folder / CURRENT).exists() and not overwrite:
+                raise IndexExistsError(
+                    f"{folder}: an index is there already; say overwrite to replace it, or give "
+                    "another folder"
+                )
+        self.files.make_folder(folder / "segments")
+        self._lock = self.files.lock(folder)
+        self.generation = _next_generation(folder)
+        self._segments: list[SegmentWriter] = []
+        self._prepared: tuple[Manifest, bytes] | None = None
+
+    def segment(self) -> SegmentWriter:
+        """Start a new segment.
+
+        Returns:
+            Its writer.
+        """
+        place = len(self._segments)
+        folder = self.folder / "segments" / f"{self.generation:06d}-{place:02d}"
+        self.files.remove(folder)
+        writer = SegmentWriter(folder, self.files)
+        self._segments.append(writer)
+        return writer
+
+    def prepare(self, make: Callable[[int], Manifest]) -> None:
+        """Write the manifest; nothing is visible yet.
+
+        Args:
+            make: Gives the manifest for a generation number.
+        """
+        manifest = make(self.generation)
+        data = manifest.to_bytes()
+        path = self.folder / manifest.file_name
+        with naming_space(self.folder):
+            self.files.sync_folder(self.folder / "segments")
+            self.files.remove(path)
+            self.files.write(path, data)
+            self.files.sync_folder(self.folder)
+        self._prepared = (manifest, data)
+
+    def publish(self) -> Manifest:
+        """Make the prepared generation the live one, durably, and remove the old one's files.
+
+        Returns:
+            The live manifest.
+        """
+        if self._prepared is None:
+            raise RuntimeError("publish() needs prepare() first")
+        manifest, data = self._prepared
+        with naming_space(self.folder):
+            self.files.replace(self.folder / CURRENT, current_bytes(manifest.file_name, data))
+        remove_orphans(self.folder, manifest, self.files)
+        return manifest
+
+    def __enter__(self) -> Transaction:
+        """The transaction itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        """Give the lock back; close files that a failure left open."""
+        if kind is not None:
+            for segment in self._segments:
+                segment.abort()
+        self._lock.release()
+
+
+def remove_orphans(folder: Path, manifest: Manifest, files: Files) -> int:
+    """Remove all manifests and segments that the live generation does not use.
+
+    Args:
+        folder: The index folder.
+        manifest: The live manifest.
+        files: The operating system.
+
+    Returns:
+        How many files and folders were removed.
+    """
+    live = {segment.name for segment in manifest.segments}
+    orphans = [p for p in (folder / "segments").iterdir() if p.name not in live]
+    orphans += [p for p in folder.glob("manifest-*.json") if p.name != manifest.file_name]
+    for path in orphans:
+        files.remove(path)
+    return len(orphans)
+
+
+def _is_own(name: str) -> bool:
+    return name in _OWN_NAMES or (name.startswith("manifest-") and name.endswith(".json"))
+
+
+def _next_generation(folder: Path) -> int:
+    try:
+        manifest, _ = read_manifest(folder)
+    except RetrieveKitError:
+        # A damaged or unfinished index is being replaced: stay above every number in use.
+        used = [int(p.stem[9:]) for p in folder.glob("manifest-*.json") if p.stem[9:].isdigit()]
+        return max(used, default=0) + 1
+    return manifest.generation + 1

@@ -1,0 +1,332 @@
+"""The one place that knows the operating system: writing, syncing, renaming, locking, mapping.
+
+Every byte that an index writes goes through a `Files`, so that a failing twin can stand in for it
+in tests. A file is written once and never changed: `Writer` counts its bytes and takes a CRC32C of
+each block of 1 MiB and a SHA-256 of the whole on the way, which the manifest records. Rename is
+followed by a sync of the folder, without which the rename itself may be lost with the power.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import mmap
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from retrievekit.errors import LockedError, StoreError
+
+BLOCK = 1 << 20
+"""Bytes that share one CRC32C."""
+
+
+def crc32c(data: bytes | memoryview) -> int:
+    """The CRC32C (Castagnoli) of some bytes.
+
+    Args:
+        data: Read-only bytes.
+
+    Returns:
+        An unsigned 32-bit integer.
+    """
+    value: int = google_crc32c.value(bytes(data))
+    return value
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What the manifest knows of a file.
+
+    Args:
+        size: Bytes.
+        sha256: Hexadecimal digest of the whole.
+        blocks: CRC32C of each block of `BLOCK` bytes, the last one possibly shorter.
+    """
+
+    size: int
+    sha256: str
+    blocks: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain JSON."""
+        return {"size": self.size, "sha256": self.sha256, "crc32c": list(self.blocks)}
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> FileRecord:
+        """Rebuild a record from plain JSON.
+
+        Args:
+            record: What `to_dict` gave.
+
+        Returns:
+            The record.
+        """
+        return cls(record["size"], record["sha256"], tuple(record["crc32c"]))
+
+
+class Writer:
+    """A new file that checks itself while it is written; `close` syncs it and gives its record.
+
+    Args:
+        path: The file, which must not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open(path, "xb", buffering=BLOCK)  # noqa: SIM115 - closed by `close`
+        self._sha = hashlib.sha256()
+        self._blocks: list[int] = []
+        self._rest = bytearray()
+        self.size = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append some bytes.
+
+        Args:
+            data: The bytes.
+        """
+        data = memoryview(data).cast("B")
+        self._file.write(data)
+        self._sha.update(data)
+        self.size += len(data)
+        self._rest += data
+        whole = len(self._rest) // BLOCK * BLOCK
+        for start in range(0, whole, BLOCK):
+            self._blocks.append(crc32c(bytes(self._rest[start : start + BLOCK])))
+        del self._rest[:whole]
+
+    def write_array(self, array: NDArray[Any]) -> None:
+        """Append an array of any shape and dtype in C order, little-endian.
+
+        Args:
+            array: The array, ``(...)`` of any dtype.
+        """
+        plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        if plain.nbytes:
+            self.write(plain.data.cast("B"))
+
+    def close(self) -> FileRecord:
+        """Write what is left, sync it to the disk, and close.
+
+        Returns:
+            Size and checksums.
+        """
+        if self._rest:
+            self._blocks.append(crc32c(bytes(self._rest)))
+            self._rest.clear()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return FileRecord(self.size, self._sha.hexdigest(), tuple(self._blocks))
+
+    def abort(self) -> None:
+        """Close without syncing; the file is left for a vacuum."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+class Lock:
+    """An exclusive lock on a folder's ``lock`` file, held until `release` or the process ends.
+
+    The operating system drops the lock of a killed process, so a lock is never stale.
+
+    Args:
+        path: The lock file, made when missing.
+
+    Raises:
+        LockedError: Another writer holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._fd: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as why:
+            os.close(self._fd)
+            self._fd = None
+            if why.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise LockedError(
+                    f"{path.parent}: another process is writing this index; wait for it to finish"
+                ) from why
+            raise
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def __enter__(self) -> Lock:
+        """The lock itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        """Give the lock back."""
+        self.release()
+
+
+class Files:
+    """The real operating system."""
+
+    def create(self, path: Path) -> Writer:
+        """Start a new file.
+
+        Args:
+            path: Where; must not exist.
+
+        Returns:
+            Its writer.
+        """
+        return Writer(path)
+
+    def write(self, path: Path, data: bytes) -> FileRecord:
+        """Write and sync a whole small file.
+
+        Args:
+            path: Where; must not exist.
+            data: Its bytes.
+
+        Returns:
+            Size and checksums.
+        """
+        writer = self.create(path)
+        writer.write(data)
+        return writer.close()
+
+    def replace(self, path: Path, data: bytes) -> None:
+        """Replace a small file by one atomic rename, durably.
+
+        Args:
+            path: The file, which may exist.
+            data: Its new bytes.
+        """
+        fresh = path.with_name(path.name + ".new")
+        self.remove(fresh)
+        self.write(fresh, data)
+        self.rename(fresh, path)
+        self.sync_folder(path.parent)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename within a folder, replacing the target.
+
+        Args:
+            source: The old name.
+            target: The new name.
+        """
+        os.replace(source, target)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Make the names in a folder durable.
+
+        Args:
+            folder: The folder.
+        """
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder and its parents, where they are missing.
+
+        Args:
+            folder: The folder.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, or a folder with all it holds; nothing happens when it is not there.
+
+        Args:
+            path: The file or folder.
+        """
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def lock(self, folder: Path) -> Lock:
+        """Take a folder's writer lock.
+
+        Args:
+            folder: The index folder.
+
+        Returns:
+            The lock.
+        """
+        return Lock(folder / "lock")
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Read a whole small file.
+
+    Args:
+        path: The file.
+        limit: Bytes it may have at most, so that a damaged name cannot exhaust the memory.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        StoreError: It is larger.
+    """
+    with open(path, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise StoreError(f"{path}: larger than the {limit} bytes that such a file may have")
+    return data
+
+
+def map_file(path: Path) -> memoryview:
+    """Map a file into memory, read-only; the mapping outlives the file's name.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its bytes.
+    """
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+@contextlib.contextmanager
+def naming_space(folder: Path) -> Iterator[None]:
+    """Turn a full disk into an error that names the folder and what to do.
+
+    Args:
+        folder: Where is being written.
+
+    Raises:
+        StoreError: The disk is full.
+    """
+    try:
+        yield
+    except OSError as why:
+        if why.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(folder).free
+            raise StoreError(
+                why.errno,
+                f"{folder}: the disk is full ({free} bytes free); nothing was committed, "
+                "the index is as it was. Free some space and try again",
+            ) from why
+        raise

@@ -1,0 +1,311 @@
+"""Segments: folders of plain arrays, written once, mapped and verified block by block.
+
+An array is one file of little-endian elements in C order; dtype, shape and checksums stand in the
+manifest. Strings are two arrays, bytes and offsets. Reading maps the file; `CheckedArray` compares
+the CRC32C of each 1 MiB block with the manifest the first time an answer needs a byte of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrievekit.errors import CorruptIndexError
+from retrievekit.store.files import BLOCK, FileRecord, Files, Writer, crc32c, map_file
+from retrievekit.store.manifest import ArrayRecord, SegmentRecord
+
+
+class ArrayWriter:
+    """Appends rows to a new array file.
+
+    Args:
+        writer: The file.
+        dtype: Element type.
+        row_shape: Shape of one row; ``()`` for a flat array.
+    """
+
+    def __init__(self, writer: Writer, dtype: np.dtype[Any], row_shape: tuple[int, ...]) -> None:
+        self._writer = writer
+        self.dtype = dtype.newbyteorder("<")
+        self.row_shape = row_shape
+        self.rows = 0
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Append rows.
+
+        Args:
+            rows: ``(m, *row_shape)``, cast to the array's dtype.
+        """
+        rows = np.asarray(rows)
+        self._writer.write_array(rows.astype(self.dtype, copy=False))
+        self.rows += len(rows)
+
+    def close(self) -> ArrayRecord:
+        """Sync and close the file.
+
+        Returns:
+            Its record.
+        """
+        shape = (self.rows, *self.row_shape)
+        return ArrayRecord(self.dtype.str, shape, self._writer.close())
+
+    def abort(self) -> None:
+        """Close without syncing."""
+        self._writer.abort()
+
+
+class SegmentWriter:
+    """A new segment under construction.
+
+    Args:
+        folder: Its folder, made here.
+        files: The operating system.
+    """
+
+    def __init__(self, folder: Path, files: Files) -> None:
+        self.folder = folder
+        self._files = files
+        self._open: dict[str, ArrayWriter] = {}
+        self._native: dict[str, FileRecord] = {}
+        files.make_folder(folder)
+
+    def array(
+        self, name: str, dtype: type[np.generic] | np.dtype[Any], row_shape: tuple[int, ...] = ()
+    ) -> ArrayWriter:
+        """Start an array; it is closed with the segment.
+
+        Args:
+            name: Its name, unique in the segment.
+            dtype: Element type.
+            row_shape: Shape of one row.
+
+        Returns:
+            Its writer.
+        """
+        writer = ArrayWriter(self._files.create(self.folder / name), np.dtype(dtype), row_shape)
+        self._open[name] = writer
+        return writer
+
+    def put(self, name: str, array: NDArray[Any]) -> None:
+        """Write a whole array.
+
+        Args:
+            name: Its name.
+            array: The array, ``(n, ...)`` of any dtype.
+        """
+        self.array(name, array.dtype, array.shape[1:]).append(array)
+
+    def strings(self, name: str) -> StringsWriter:
+        """Start a column of strings, kept as the arrays ``<name>.bytes`` and ``<name>.offsets``.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            Its writer.
+        """
+        return StringsWriter(
+            self.array(f"{name}.bytes", np.uint8), self.array(f"{name}.offsets", np.int64)
+        )
+
+    def native(self, name: str, data: bytes) -> None:
+        """Write a file in a foreign format.
+
+        Args:
+            name: Its name.
+            data: Its bytes.
+        """
+        self._native[name] = self._files.write(self.folder / name, data)
+
+    def finish(self, documents: int, details: Mapping[str, Any]) -> SegmentRecord:
+        """Sync and close all files and the folder.
+
+        Args:
+            documents: Rows in the segment.
+            details: Plain JSON for the index kind.
+
+        Returns:
+            The segment's record.
+        """
+        arrays = {name: writer.close() for name, writer in sorted(self._open.items())}
+        self._files.sync_folder(self.folder)
+        return SegmentRecord(self.folder.name, documents, arrays, dict(self._native), details)
+
+    def abort(self) -> None:
+        """Close all files without syncing."""
+        for writer in self._open.values():
+            writer.abort()
+
+
+class StringsWriter:
+    """Appends strings to a new column.
+
+    Args:
+        data: Writer of the bytes.
+        offsets: Writer of the offsets.
+    """
+
+    def __init__(self, data: ArrayWriter, offsets: ArrayWriter) -> None:
+        self._data = data
+        self._offsets = offsets
+        self._end = 0
+        offsets.append(np.zeros(1, np.int64))
+
+    def extend(self, values: Iterable[str]) -> None:
+        """Append strings.
+
+        Args:
+            values: The strings.
+        """
+        raw = [value.encode("utf-8") for value in values]
+        if not raw:
+            return
+        ends = np.cumsum([len(value) for value in raw]) + self._end
+        self._data.append(np.frombuffer(b"".join(raw), np.uint8))
+        self._offsets.append(ends.astype(np.int64))
+        self._end = int(ends[-1])
+
+
+class CheckedArray:
+    """A mapped array whose blocks are verified at first touch.
+
+    Args:
+        path: The file.
+        record: What the manifest says of it.
+
+    Raises:
+        CorruptIndexError: The file is missing or has another size.
+    """
+
+    def __init__(self, path: Path, record: ArrayRecord) -> None:
+        self.path = path
+        self.record = record
+        self.raw = _mapped(path, record.file)
+        self.dtype = np.dtype(record.dtype)
+        expected = int(np.prod(record.shape, dtype=np.int64)) * self.dtype.itemsize
+        if expected != record.file.size:
+            raise CorruptIndexError(
+                f"{path}: {record.shape} elements of {record.dtype} need {expected} bytes, "
+                f"the manifest says {record.file.size}"
+            )
+        self.unchecked: NDArray[Any] = np.frombuffer(self.raw, self.dtype).reshape(record.shape)
+        self._row_bytes = int(np.prod(record.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        self._seen = np.zeros(len(record.file.blocks), bool)
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Rows of the array."""
+        return self.record.shape[0]
+
+    def ensure(self, start: int, stop: int) -> None:
+        """Verify the blocks that some rows lie in, where that was not done before.
+
+        Args:
+            start: First row.
+            stop: Row after the last.
+
+        Raises:
+            CorruptIndexError: A block is damaged.
+        """
+        if stop <= start:
+            return
+        first = start * self._row_bytes // BLOCK
+        last = (stop * self._row_bytes - 1) // BLOCK
+        if self._seen[first : last + 1].all():
+            return
+        with self._lock:
+            for block in range(first, last + 1):
+                if not self._seen[block]:
+                    self._verify(block)
+                    self._seen[block] = True
+
+    def _verify(self, block: int) -> None:
+        data = self.raw[block * BLOCK : (block + 1) * BLOCK]
+        if crc32c(data) != self.record.file.blocks[block]:
+            raise CorruptIndexError(
+                f"{self.path}: damaged near byte {block * BLOCK} (CRC32C of block {block} does not "
+                "fit); nothing was answered from it. Restore the file from a copy, or build the "
+                "index again"
+            )
+
+    def slice(self, start: int, stop: int) -> NDArray[Any]:
+        """Some rows, verified.
+
+        Args:
+            start: First row.
+            stop: Row after the last.
+
+        Returns:
+            A read-only view ``(stop - start, ...)`` of the array's dtype.
+        """
+        self.ensure(start, stop)
+        return self.unchecked[start:stop]
+
+    def all(self) -> NDArray[Any]:
+        """The whole array, verified: a read-only view of the array's shape and dtype."""
+        return self.slice(0, len(self))
+
+
+class SegmentReader:
+    """A segment of a pinned generation: all its files are mapped when it is opened.
+
+    Args:
+        folder: Its folder.
+        record: What the manifest says of it.
+
+    Raises:
+        CorruptIndexError: A file is missing or has another size.
+    """
+
+    def __init__(self, folder: Path, record: SegmentRecord) -> None:
+        self.folder = folder
+        self.record = record
+        self.arrays = {
+            name: CheckedArray(folder / name, array) for name, array in record.arrays.items()
+        }
+        self._native = {name: _mapped(folder / name, file) for name, file in record.native.items()}
+
+    def __getitem__(self, name: str) -> CheckedArray:
+        """One of its arrays."""
+        return self.arrays[name]
+
+    def native(self, name: str) -> memoryview:
+        """A file in a foreign format, verified whole before any parser reads a byte.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            Its bytes.
+
+        Raises:
+            CorruptIndexError: It is damaged.
+        """
+        record = self.record.native[name]
+        data = self._native[name]
+        for block, expected in enumerate(record.blocks):
+            if crc32c(data[block * BLOCK : (block + 1) * BLOCK]) != expected:
+                raise CorruptIndexError(
+                    f"{self.folder / name}: damaged near byte {block * BLOCK}; it was not parsed"
+                )
+        return data
+
+
+def _mapped(path: Path, record: FileRecord) -> memoryview:
+    try:
+        data = map_file(path)
+    except FileNotFoundError as why:
+        raise CorruptIndexError(
+            f"{path}: the file is missing; restore it from a copy, or build the index again"
+        ) from why
+    if len(data) != record.size:
+        raise CorruptIndexError(
+            f"{path}: has {len(data)} bytes instead of {record.size}; restore it from a copy, or "
+            "build the index again"
+        )
+    return data
