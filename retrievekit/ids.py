@@ -31,17 +31,23 @@ class Ids(Sequence[str]):
         data: UTF-8 bytes of all ids, one after another, uint8 ``(bytes,)``.
         offsets: Where each id starts and ends in `data`, int64 ``(n + 1,)``.
         order: Rows in ascending order of their bytes, int32 ``(n,)``; computed when not given.
+        rank: Place of each row in `order`, int32 ``(n,)``; computed when not given.
 
     The constructor trusts its arrays (they come from a verified file or another `Ids`);
     `from_strings` is the checked way in.
     """
 
     def __init__(
-        self, data: NDArray[np.uint8], offsets: NDArray[np.int64], order: Rows | None = None
+        self,
+        data: NDArray[np.uint8],
+        offsets: NDArray[np.int64],
+        order: Rows | None = None,
+        rank: Rows | None = None,
     ) -> None:
         self.data = data
         self.offsets = offsets
         self._given_order = order
+        self._given_rank = rank
         self._translations: dict[str, Rows] = {}
 
     @classmethod
@@ -150,6 +156,8 @@ class Ids(Sequence[str]):
     @cached_property
     def rank(self) -> Rows:
         """Place of each row in `order`, int32 ``(n,)``: a larger id has a larger rank."""
+        if self._given_rank is not None:
+            return self._given_rank
         rank = np.empty(len(self), np.int32)
         rank[self.order] = np.arange(len(self), dtype=np.int32)
         return _frozen(rank)

@@ -1,0 +1,384 @@
+"""`DenseIndex`: vectors of documents, searched exactly.
+
+Vectors are kept in our own plain format, float32, and mapped. Under the ``cosine`` similarity they
+are normalised once when they are stored, and queries when they are searched; under ``dot`` nothing
+is touched; under ``euclidean`` the score is minus the distance, so that higher is better
+everywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrievekit import registry
+from retrievekit.corpus import Corpus, Document
+from retrievekit.errors import (
+    DataError,
+    EncoderContractError,
+    EncoderMismatchError,
+    FormError,
+    NonFiniteError,
+    UnknownNameError,
+)
+from retrievekit.index.base import Build, Index, Progress, document_chunks
+from retrievekit.index.results import in_parts, run_of
+from retrievekit.protocols import Encoder, EncoderCard, Similarity, similarity_named
+from retrievekit.queries import Queries
+from retrievekit.run import Run
+from retrievekit.store.files import naming_space
+from retrievekit.store.manifest import Manifest
+from retrievekit.vectors import DenseVectors
+
+log = logging.getLogger(__name__)
+
+ENCODED_AT_A_TIME = 1024
+"""Documents that are encoded between two reports of progress."""
+
+QUERIES_AT_A_TIME = 256
+DOCUMENTS_AT_A_TIME = 1 << 14
+"""Shape of one block of approximate scores: 16 MiB of float32."""
+
+SPARE_CANDIDATES = 64
+"""Candidates beyond k, so that rounding in the fast pass rarely forces a full scan."""
+
+
+class DenseIndex(Index):
+    """Document vectors with the encoder that made them.
+
+    Args:
+        path: The index folder.
+        manifest: Its manifest.
+        digest: The manifest's SHA-256.
+        encoder: The query encoder; by default the one on the manifest's card, loaded when needed.
+
+    Raises:
+        EncoderMismatchError: The encoder is another one than the index was built with.
+    """
+
+    kind: ClassVar[str] = "dense"
+
+    def __init__(
+        self, path: Path, manifest: Manifest, digest: str, encoder: Encoder | None = None
+    ) -> None:
+        super().__init__(path, manifest, digest)
+        if encoder is not None:
+            self.encoder = self._checked(encoder)
+
+    @classmethod
+    def build(
+        cls,
+        source: Corpus | Iterable[Document],
+        encoder: Encoder,
+        path: str | Path | None = None,
+        *,
+        engine: str = "flat",
+        store_text: bool = True,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> DenseIndex:
+        """Encode documents and index their vectors, holding a bounded part in memory.
+
+        Args:
+            source: A corpus, or any iterable of documents, read once.
+            encoder: Encodes title and text joined by one blank.
+            path: The index folder; without it the index lives as long as the object.
+            engine: ``flat``, exact search.
+            store_text: Whether to keep the words in the index.
+            overwrite: Whether an index that is there may be replaced.
+            progress: Called with documents done and in all.
+
+        Returns:
+            The index, opened.
+
+        Raises:
+            UnknownNameError: No such engine.
+            EncoderContractError: The encoder gave vectors of another shape than it says.
+            NonFiniteError: A vector holds NaN or infinity, or cannot be normalised.
+            IndexExistsError: An index is at `path` and `overwrite` is false.
+            LockedError: Another process is writing there.
+        """
+        if engine != "flat":
+            raise UnknownNameError.among("dense engine", engine, ["flat"])
+        similarity = similarity_named(encoder.similarity)
+        chunks, total = document_chunks(source, ENCODED_AT_A_TIME)
+        largest = 0.0
+        with (
+            Build(path, overwrite=overwrite, store_text=store_text) as build,
+            naming_space(build.folder),
+        ):
+            stored = build.segment.array("vectors", np.float32, (encoder.dim,))
+            for chunk in chunks:
+                vectors = document_vectors(encoder, chunk)
+                if similarity == "cosine":
+                    vectors = normalised(vectors)
+                if len(vectors):
+                    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+                    largest = max(largest, float(np.sqrt(squares.max())))
+                stored.append(vectors)
+                build.documents.add(chunk)
+                if progress is not None:
+                    progress(build.documents.documents, total)
+            build.commit(
+                cls.kind,
+                {"engine": engine, "similarity": similarity, "dim": encoder.dim},
+                statistics={"largest_norm": largest},
+                encoder=encoder.card.to_dict(),
+            )
+            index = cls.open(build.folder, encoder)
+            build.keep_alive(index)
+        return index
+
+    @classmethod
+    def open(cls, path: str | Path, encoder: Encoder | None = None) -> DenseIndex:
+        """Open an index by memory map.
+
+        Args:
+            path: The index folder.
+            encoder: The query encoder; by default the one that the index names, loaded when needed.
+
+        Returns:
+            The index, pinned to its live generation.
+
+        Raises:
+            FormatVersionError: The folder is no index of this kind, or a newer one.
+            CorruptIndexError: It is damaged.
+            EncoderMismatchError: The encoder is another one than the index was built with.
+        """
+        return cls(*cls._pin(path), encoder)
+
+    @property
+    def similarity(self) -> Similarity:
+        """How vectors are compared."""
+        return similarity_named(self.manifest.settings["similarity"])
+
+    @property
+    def dim(self) -> int:
+        """Components of each vector."""
+        return int(self.manifest.settings["dim"])
+
+    @property
+    def card(self) -> EncoderCard:
+        """Who encoded the documents."""
+        return EncoderCard.from_dict(self.manifest.encoder or {})
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The query encoder, loaded by the name on its card when it was not given.
+
+        Raises:
+            EncoderMismatchError: What the name leads to now is another encoder.
+            UnknownNameError: The name leads nowhere; open the index with the encoder.
+        """
+        name = self.card.name
+        if name in registry.names("encoder"):
+            return self._checked(registry.resolve("encoder", name)())
+        return self._checked(registry.resolve("encoder", "sentence")(self.card))
+
+    def _checked(self, encoder: Encoder) -> Encoder:
+        differences = self.card.differences(encoder.card)
+        if differences:
+            raise EncoderMismatchError(
+                f"{self.path}: built with the encoder {self.card.name!r}, asked with "
+                f"{encoder.card.name!r}; they differ in {'; '.join(differences)} (index against "
+                "given). Vectors of different encoders cannot be compared: use the index's own "
+                "encoder, or build the index again"
+            )
+        for name, value in self.card.numerics.items():
+            if encoder.card.numerics.get(name) != value:
+                log.warning(
+                    "%s: built with %s=%r, queries are encoded with %r; scores may differ slightly",
+                    self.path, name, value, encoder.card.numerics.get(name),
+                )  # fmt: skip
+        return encoder
+
+    @cached_property
+    def vectors(self) -> NDArray[np.float32]:
+        """All vectors as stored, float32 ``(documents, dim)``, verified."""
+        vectors: NDArray[np.float32] = self.segments[0]["vectors"].all()
+        return vectors
+
+    def query_vectors(self, queries: Queries) -> NDArray[np.float32]:
+        """The vectors to search with.
+
+        Args:
+            queries: Texts, encoded here, or dense vectors of the same encoder.
+
+        Returns:
+            float32 ``(nq, dim)``, normalised under the cosine similarity.
+
+        Raises:
+            FormError: The queries are of another form.
+            EncoderMismatchError: The vectors were made by another encoder.
+            DataError: The vectors have another number of components.
+        """
+        if isinstance(queries.form, DenseVectors):
+            made_by = queries.form.encoder
+            if made_by is not None and made_by != self.card.fingerprint:
+                raise EncoderMismatchError(
+                    f"{self.path}: the query vectors were made by another encoder (fingerprint "
+                    f"{made_by[:12]}) than the index's {self.card.name!r} "
+                    f"({self.card.fingerprint[:12]})"
+                )
+            vectors = queries.form.array
+        elif isinstance(queries.form, pa.LargeStringArray):
+            texts = queries.rewritten_texts
+            vectors = checked_vectors(
+                self.encoder.encode_query(texts), len(texts), self.encoder, "query", queries.ids
+            )
+        else:
+            raise FormError(
+                f"a dense index searches with text or dense vectors; these queries are "
+                f"{queries.form_name}"
+            )
+        if vectors.shape[1] != self.dim:
+            raise DataError(
+                f"query vectors have {vectors.shape[1]} components, the index has {self.dim}"
+            )
+        return normalised(vectors) if self.similarity == "cosine" else vectors
+
+    def search(self, queries: Queries, k: int, *, threads: int | None = None) -> Run:
+        """The k nearest documents of each query, exactly.
+
+        Args:
+            queries: Queries of texts or of dense vectors.
+            k: Hits per query, at least 1.
+            threads: Threads to use; all cores by default. The answer does not depend on it.
+
+        Returns:
+            The run.
+        """
+        vectors = self.query_vectors(queries)
+        k = min(k, max(len(self), 1))
+        rows = np.empty((len(queries), k), np.int32)
+        scores = np.empty((len(queries), k), np.float32)
+        counts = np.zeros(len(queries), np.int64)
+        for first in range(0, len(queries) if len(self) else 0, QUERIES_AT_A_TIME):
+            part = slice(first, first + QUERIES_AT_A_TIME)
+            self._search_part(vectors[part], rows[part], scores[part], counts[part], threads)
+        return run_of(queries, self.ids, rows, scores, counts)
+
+    def _search_part(
+        self,
+        queries: NDArray[np.float32],
+        rows: NDArray[np.int32],
+        scores: NDArray[np.float32],
+        counts: NDArray[np.int64],
+        threads: int | None,
+    ) -> None:
+        from retrievekit.kernels.dense import decide, propose
+
+        k = rows.shape[1]
+        euclidean = self.similarity == "euclidean"
+        stored = self.segments[0]["vectors"]
+        rank, order = self.ids.rank, self.ids.order
+        wanted = min(k + max(SPARE_CANDIDATES, k // 8), len(self))
+        found = np.empty((len(queries), wanted + DOCUMENTS_AT_A_TIME), np.uint64)
+        proposed = np.zeros(len(queries), np.int64)
+        for first in range(0, len(self), DOCUMENTS_AT_A_TIME):
+            block = stored.slice(first, min(first + DOCUMENTS_AT_A_TIME, len(self)))
+            approximate = queries @ block.T
+            if euclidean:
+                approximate = 2 * approximate - np.einsum("ij,ij->i", block, block)
+
+            def merge(a: int, b: int, first: int = first, block: Any = approximate) -> None:
+                propose(block[a:b], first, rank, wanted, found[a:b], proposed[a:b])
+
+            in_parts(merge, len(queries), threads)
+        margins = self._margins(queries)
+
+        def finish(a: int, b: int) -> None:
+            decide(
+                queries[a:b], stored.unchecked, euclidean, found[a:b], proposed[a:b],
+                margins[a:b], rank, order, k, rows[a:b], scores[a:b], counts[a:b],
+            )  # fmt: skip
+
+        in_parts(finish, len(queries), threads)
+
+    def _margins(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Twice a bound on the error of an approximate score, the final rounding included.
+
+        A float32 inner product of d terms errs by at most ``d * u * |q| * |v|`` with u = 2**-24 in
+        any order of summation (Higham, "Accuracy and Stability of Numerical Algorithms", 3.1), up
+        to terms of order u squared, which the factor covers.
+        """
+        unit = 2.0**-24
+        norms = np.linalg.norm(queries.astype(np.float64), axis=1)
+        largest = float(self.manifest.statistics["largest_norm"])
+        if self.similarity == "euclidean":
+            error = (2 * self.dim + 8) * unit * (norms + largest) ** 2
+        else:
+            error = (self.dim + 4) * unit * norms * largest
+        margins: NDArray[np.float32] = (2.02 * error).astype(np.float32)
+        return margins
+
+
+def document_vectors(encoder: Encoder, part: Corpus) -> NDArray[np.float32]:
+    """Encode some documents and check what comes back.
+
+    Args:
+        encoder: The encoder.
+        part: The documents.
+
+    Returns:
+        float32 ``(documents, dim)``.
+    """
+    vectors = encoder.encode_document(part.contents())
+    return checked_vectors(vectors, len(part), encoder, "document", part.ids)
+
+
+def checked_vectors(
+    vectors: NDArray[Any], n: int, encoder: Encoder, what: str, ids: Any
+) -> NDArray[np.float32]:
+    """What an encoder returned, or an error that names the text at fault.
+
+    Args:
+        vectors: The encoder's output, which should be ``(n, dim)`` float32.
+        n: How many texts went in.
+        encoder: The encoder.
+        what: "query" or "document".
+        ids: The texts' ids.
+
+    Returns:
+        float32 ``(n, dim)``.
+
+    Raises:
+        EncoderContractError: Wrong shape.
+        NonFiniteError: NaN or infinity.
+    """
+    vectors = np.asarray(vectors)
+    if vectors.shape != (n, encoder.dim):
+        raise EncoderContractError(
+            f"the encoder {encoder.card.name!r} returned an array of shape {vectors.shape} for {n} "
+            f"texts; expected ({n}, {encoder.dim})"
+        )
+    fine = np.isfinite(vectors).all(axis=1)
+    if not fine.all():
+        bad = int(np.flatnonzero(~fine)[0])
+        raise NonFiniteError(
+            f"the vector of {what} {ids[bad]!r} holds NaN or infinity (encoder "
+            f"{encoder.card.name!r}); nothing was indexed"
+        )
+    return np.ascontiguousarray(vectors, np.float32)
+
+
+def normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors of length 1; a zero vector stays zero, which no query is similar to.
+
+    Args:
+        vectors: float32 ``(n, d)``.
+
+    Returns:
+        float32 ``(n, d)``.
+    """
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    lengths[lengths == 0] = 1
+    units: NDArray[np.float32] = (vectors / lengths[:, None]).astype(np.float32)
+    return units

@@ -1,0 +1,63 @@
+"""`Searcher`: an index as a stage from `Queries` to a `Run`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from retrievekit.errors import DataError
+from retrievekit.queries import Queries
+from retrievekit.run import Run
+from retrievekit.stage import Stage, knob
+
+if TYPE_CHECKING:
+    from retrievekit.index.base import Index
+
+
+@dataclass(frozen=True)
+class Searcher(Stage[Queries, Run]):
+    """Searches one index.
+
+    Args:
+        index: The index.
+        k: Hits per query, at least 1.
+        threads: Threads to use; all cores by default.
+
+    Raises:
+        DataError: k is below 1.
+    """
+
+    index: Index
+    k: int = 1000
+    threads: int | None = knob(None)
+
+    takes = Queries
+    gives = Run
+
+    def __post_init__(self) -> None:
+        """Check k."""
+        if self.k < 1:
+            raise DataError(f"k is {self.k}; a search gives at least 1 hit per query")
+
+    def apply(self, batch: Queries) -> Run:
+        """Search for each query."""
+        return self.index.search(batch, self.k, threads=self.threads)
+
+    @property
+    def corpus(self) -> Any:
+        """The index's words, or None when they were not stored."""
+        return self.index.corpus
+
+    def explain_parts(self, batch: Queries, doc_id: str) -> Mapping[str, float]:
+        """What the index says of the document's score."""
+        return self.index.explain(batch, doc_id)
+
+    def __repr__(self) -> str:
+        """Index kind and k."""
+        return f"{self.index.kind}(k={self.k})"
+
+    @property
+    def name(self) -> str:
+        """Index kind and k."""
+        return repr(self)

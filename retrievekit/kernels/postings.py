@@ -1,0 +1,99 @@
+"""Exhaustive scoring over an inverted index, term at a time, exactly.
+
+A posting is a row and a code; `impacts` turns the code into the part of the score that does not
+depend on the term, so one posting adds ``weight * impacts[code]`` to its row's accumulator. Rows
+are taken in ranges that fit the cache. Terms are added in the order given, which callers keep
+canonical, so that float32 sums do not depend on how the index came to be.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrievekit.kernels.compiling import compiled
+from retrievekit.kernels.select import BUCKETS, CHUNK, collect, unpack
+
+RANGE = 1 << 17
+"""Rows that are accumulated at a time: 512 KiB of float32."""
+
+
+@compiled
+def search_postings(
+    rows: NDArray[np.int32],
+    codes: NDArray[np.unsignedinteger],
+    impacts: NDArray[np.float32],
+    query_offsets: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    ranks: NDArray[np.int32],
+    order: NDArray[np.int32],
+    k: int,
+    out_rows: NDArray[np.int32],
+    out_scores: NDArray[np.float32],
+    out_counts: NDArray[np.int64],
+) -> None:
+    """The k best documents of each query, in the total order.
+
+    Args:
+        rows: int32 ``(postings,)``, ascending within a term.
+        codes: uint16 or uint32 ``(postings,)``.
+        impacts: float32 ``(codes,)``.
+        query_offsets: int64 ``(nq + 1,)`` into the three arrays below.
+        starts: int64 ``(terms,)``, first posting of each query term.
+        stops: int64 ``(terms,)``, the posting after its last.
+        weights: float32 ``(terms,)``.
+        ranks: int32 ``(documents,)``, id ranks by row.
+        order: int32 ``(documents,)``, rows by id rank.
+        k: Hits per query, at least 1.
+        out_rows: int32 ``(nq, k)``, written.
+        out_scores: float32 ``(nq, k)``, written.
+        out_counts: int64 ``(nq,)``, written: hits of each query. Documents that hold no query term
+            are no hits.
+    """
+    n = len(ranks)
+    width = min(n, RANGE)
+    scores = np.empty(width, np.float32)
+    maxima = np.empty(width // CHUNK + 1, np.float32)
+    histogram = np.empty(BUCKETS, np.int64)
+    found = np.empty(k + width, np.uint64)
+    float_scratch = np.empty(1, np.float32)
+    bits_scratch = np.empty(1, np.uint32)
+    most = 0
+    for q in range(len(query_offsets) - 1):
+        most = max(most, query_offsets[q + 1] - query_offsets[q])
+    cursors = np.empty(most, np.int64)
+    nothing = np.float32(-np.inf)
+    for q in range(len(query_offsets) - 1):
+        base = query_offsets[q]
+        terms = query_offsets[q + 1] - base
+        for t in range(terms):
+            cursors[t] = starts[base + t]
+        n_found = 0
+        for first in range(0, n, RANGE):
+            size = min(RANGE, n - first)
+            last = first + size
+            scores[:size] = nothing
+            touched = False
+            for t in range(terms):
+                weight = weights[base + t]
+                p = cursors[t]
+                stop = stops[base + t]
+                while p < stop and rows[p] < last:
+                    i = rows[p] - first
+                    part = weight * impacts[codes[p]]
+                    if scores[i] == nothing:
+                        scores[i] = part
+                    else:
+                        scores[i] += part
+                    p += 1
+                touched = touched or p > cursors[t]
+                cursors[t] = p
+            if not touched:
+                continue
+            n_found = collect(
+                scores, size, first, ranks, k, found, n_found, maxima, histogram, float_scratch
+            )
+        unpack(found, n_found, order, out_rows[q], out_scores[q], bits_scratch)
+        out_counts[q] = n_found
