@@ -1,0 +1,331 @@
+"""The store: what is written comes back, damage is seen first, commits are whole or absent."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import pytest
+
+from retrievekit.corpus import Corpus, Document
+from retrievekit.errors import (
+    CorruptIndexError,
+    DuplicateIdError,
+    FormatVersionError,
+    IndexExistsError,
+    LockedError,
+    StoreError,
+)
+from retrievekit.index.base import document_hash
+from retrievekit.index.bm25 import BM25Index
+from retrievekit.index.opening import open_index
+from retrievekit.store.commit import Transaction
+from retrievekit.store.files import BLOCK, Files, Lock, Writer
+from retrievekit.store.manifest import CURRENT, Manifest, current_bytes, read_manifest
+from retrievekit.store.segment import CheckedArray, SegmentReader, SegmentWriter
+from retrievekit.store.verify import verify
+
+DOCUMENTS = [
+    Document("d1", "cats purr and sleep", "Cats", {"year": 2020, "lang": "en"}),
+    Document("d2", "dogs bark at cats", "", {"year": 2021}),
+    Document("d3", "", "Nothing"),
+    Document("é4", "Vögel singen 🐦", "Vögel", {"lang": "de"}),
+]
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "lock")
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    BM25Index.build(DOCUMENTS, tmp_path / "x.index")
+    return tmp_path / "x.index"
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 7])
+def test_a_writer_records_what_another_library_computes(tmp_path: Path, size: int) -> None:
+    data = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8).tobytes()
+    writer = Writer(tmp_path / "file")
+    for start in range(0, size, 300_001):
+        writer.write(data[start : start + 300_001])
+    record = writer.close()
+    assert (tmp_path / "file").read_bytes() == data
+    assert record.size == size
+    assert record.sha256 == hashlib.sha256(data).hexdigest()
+    blocks = [google_crc32c.value(data[i : i + BLOCK]) for i in range(0, size, BLOCK)]
+    assert list(record.blocks) == blocks
+
+
+def test_what_is_stored_comes_back(index: Path) -> None:
+    opened = open_index(index)
+    assert list(opened.ids) == ["d1", "d2", "d3", "é4"]
+    assert opened.corpus is not None
+    assert list(opened.corpus) == DOCUMENTS
+    assert opened.corpus["é4"] == DOCUMENTS[3]
+    assert opened.corpus.contents(np.array([3, 0])) == [
+        "Vögel Vögel singen 🐦",
+        "Cats cats purr and sleep",
+    ]
+    assert opened.corpus.content_hash == Corpus.from_documents(DOCUMENTS).content_hash
+
+
+def test_text_can_be_left_out(tmp_path: Path) -> None:
+    opened = BM25Index.build(DOCUMENTS, tmp_path / "x", store_text=False)
+    assert opened.corpus is None
+    hits = opened.searcher(k=3).search("cats")
+    assert hits.doc_ids == ["d1", "d2"]
+    assert hits[0].text is None
+
+
+def test_the_corpus_hash_does_not_depend_on_order(tmp_path: Path) -> None:
+    forward = BM25Index.build(DOCUMENTS, tmp_path / "a")
+    backward = BM25Index.build(DOCUMENTS[::-1], tmp_path / "b")
+    assert forward.fingerprint == backward.fingerprint
+    changed = [*DOCUMENTS[:3], Document("é4", "Vögel singen", "Vögel", {"lang": "de"})]
+    assert BM25Index.build(changed, tmp_path / "c").fingerprint != forward.fingerprint
+    total = sum(document_hash(d.doc_id, d.title, d.text, dict(d.metadata)) for d in DOCUMENTS)
+    assert int(forward.manifest.corpus_hash, 16) == total % 2**256
+
+
+def test_fields_cannot_run_into_each_other() -> None:
+    assert document_hash("a", "bc", "", {}) != document_hash("ab", "c", "", {})
+
+
+def test_same_corpus_and_settings_give_the_same_manifest(tmp_path: Path) -> None:
+    one = BM25Index.build(DOCUMENTS, tmp_path / "a")
+    two = BM25Index.build(Corpus.from_documents(DOCUMENTS), tmp_path / "b", block_postings=3)
+    assert one.manifest_hash == two.manifest_hash
+
+
+def test_every_flipped_bit_of_current_is_seen(index: Path) -> None:
+    path = index / CURRENT
+    good = path.read_bytes()
+    for bit in range(len(good) * 8):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bad)
+        with pytest.raises(StoreError):
+            open_index(index)
+    for length in range(len(good)):
+        path.write_bytes(good[:length])
+        with pytest.raises(StoreError):
+            open_index(index)
+
+
+def test_flipped_bits_of_the_manifest_are_seen(index: Path) -> None:
+    path = next(index.glob("manifest-*.json"))
+    good = path.read_bytes()
+    for bit in random.Random(1).sample(range(len(good) * 8), 200):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bad)
+        with pytest.raises(CorruptIndexError, match="manifest"):
+            open_index(index)
+
+
+def use_everything(index: Path) -> object:
+    """Open an index and read everything it holds; what comes out shows any wrong byte."""
+    opened = BM25Index.open(index)
+    assert opened.corpus is not None
+    documents = list(opened.corpus)
+    hits = [opened.searcher(k=4).search(text) for text in ("cats", "dogs bark", "vögel nothing")]
+    parts = opened.searcher(k=4).explain("cats purr", "d1")
+    arrays = [array.all().tobytes() for array in opened.segments[0].arrays.values()]
+    return documents, hits, parts, arrays
+
+
+def test_damage_is_seen_before_an_answer_uses_it(index: Path) -> None:
+    expected = use_everything(index)
+    rng = random.Random(2)
+    for path in files_of(index):
+        good = path.read_bytes()
+        flips = [rng.randrange(len(good) * 8) for _ in range(8)] if good else []
+        for bit in flips:
+            bad = bytearray(good)
+            bad[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(bad)
+            with pytest.raises(StoreError):
+                use_everything(index)
+            if "segments" in path.parts:
+                report = verify(index)
+                assert not report.ok
+                assert [f.name.split("/")[-1] for f in report.files if not f.ok] == [path.name]
+        for length in {0, len(good) // 2, len(good) - 1} - {len(good), -1}:
+            path.write_bytes(good[:length])
+            with pytest.raises(StoreError):
+                use_everything(index)
+        path.write_bytes(good + b"\0")
+        if path.name != CURRENT:
+            with pytest.raises(StoreError):
+                use_everything(index)
+        path.write_bytes(good)
+    assert use_everything(index) == expected
+    assert verify(index, deep=True).ok
+
+
+def test_only_touched_blocks_are_read(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path / "s", Files())
+    writer.put("numbers", np.arange(BLOCK, dtype=np.int32))  # four blocks
+    record = writer.finish(0, {})
+    path = tmp_path / "s" / "numbers"
+    bad = bytearray(path.read_bytes())
+    bad[-1] ^= 1
+    path.write_bytes(bad)
+    array = SegmentReader(tmp_path / "s", record)["numbers"]
+    assert array.slice(0, 10).tolist() == list(range(10))
+    with pytest.raises(CorruptIndexError, match="block 3"):
+        array.slice(BLOCK - 1, BLOCK)
+
+
+def test_a_reader_keeps_its_files_when_they_are_removed(index: Path) -> None:
+    opened = BM25Index.open(index)
+    for path in files_of(index):
+        path.unlink()
+    assert opened.searcher(k=3).search("cats").doc_ids == ["d1", "d2"]
+
+
+def test_verify_lists_a_missing_file(index: Path) -> None:
+    (index / "segments").rename(index / "elsewhere")
+    report = verify(index)
+    assert all("cannot be read" in file.problem for file in report.files)
+    with pytest.raises(CorruptIndexError, match="missing"):
+        open_index(index)
+
+
+def test_deep_verification_needs_the_digest(index: Path) -> None:
+    manifest, _ = read_manifest(index)
+    content = json.loads(manifest.to_bytes())
+    content["segments"][0]["arrays"]["values"]["sha256"] = "0" * 64
+    changed = Manifest.from_bytes(json.dumps(content).encode(), index)
+    (index / manifest.file_name).write_bytes(changed.to_bytes())
+    (index / CURRENT).write_bytes(current_bytes(manifest.file_name, changed.to_bytes()))
+    assert verify(index).ok
+    report = verify(index, deep=True)
+    assert [f.problem for f in report.files if not f.ok] == ["SHA-256 does not fit"]
+
+
+def test_not_an_index(tmp_path: Path) -> None:
+    with pytest.raises(FormatVersionError, match="no such folder"):
+        open_index(tmp_path / "nowhere")
+    with pytest.raises(FormatVersionError, match="not an index"):
+        open_index(tmp_path)
+    with pytest.raises(FormatVersionError, match="not an index"):
+        verify(tmp_path)
+
+
+def test_a_newer_format_is_refused(index: Path) -> None:
+    manifest, _ = read_manifest(index)
+    newer = manifest.to_bytes().replace(b'"format":1', b'"format":2')
+    (index / manifest.file_name).write_bytes(newer)
+    (index / CURRENT).write_bytes(current_bytes(manifest.file_name, newer))
+    with pytest.raises(FormatVersionError, match="upgrade"):
+        open_index(index)
+
+
+def test_an_index_is_not_overwritten_unasked(index: Path) -> None:
+    with pytest.raises(IndexExistsError, match="overwrite"):
+        BM25Index.build(DOCUMENTS[:1], index)
+    old = BM25Index.open(index)
+    new = BM25Index.build(DOCUMENTS[:1], index, overwrite=True)
+    assert new.manifest.generation == old.manifest.generation + 1
+    assert len(BM25Index.open(index)) == 1
+    assert old.searcher(k=3).search("cats").doc_ids == ["d1", "d2"]
+    assert len(list((index / "segments").iterdir())) == 1
+    assert len(list(index.glob("manifest-*"))) == 1
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letter\.txt").write_text("dear")
+    with pytest.raises(IndexExistsError, match=r"letter\.txt"):
+        BM25Index.build(DOCUMENTS, tmp_path, overwrite=True)
+    assert (tmp_path / "letter\.txt").read_text() == "dear"
+    with pytest.raises(IndexExistsError, match="is a file"):
+        BM25Index.build(DOCUMENTS, tmp_path / "letter\.txt")
+
+
+def test_a_failing_source_leaves_the_old_index(index: Path) -> None:
+    def broken() -> object:
+        yield DOCUMENTS[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        BM25Index.build(broken(), index, overwrite=True)  # type: ignore[arg-type]
+    assert len(BM25Index.open(index)) == len(DOCUMENTS)
+    with pytest.raises(DuplicateIdError, match="d1"):
+        BM25Index.build([DOCUMENTS[0], DOCUMENTS[0]], index, overwrite=True)
+    assert len(BM25Index.open(index)) == len(DOCUMENTS)
+    # The next build also clears away what the failed ones left.
+    BM25Index.build(DOCUMENTS, index, overwrite=True)
+    assert len(list((index / "segments").iterdir())) == 1
+
+
+def test_an_interrupted_first_build_can_be_repeated(tmp_path: Path) -> None:
+    def broken() -> object:
+        yield DOCUMENTS[0]
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError):
+        BM25Index.build(broken(), tmp_path / "x")  # type: ignore[arg-type]
+    with pytest.raises(FormatVersionError, match="interrupted"):
+        BM25Index.open(tmp_path / "x")
+    assert len(BM25Index.build(DOCUMENTS, tmp_path / "x")) == len(DOCUMENTS)
+
+
+def test_a_damaged_index_can_be_replaced(index: Path) -> None:
+    (index / CURRENT).write_bytes(b"rubbish")
+    assert len(BM25Index.build(DOCUMENTS, index, overwrite=True)) == len(DOCUMENTS)
+    assert BM25Index.open(index).manifest.generation == 2
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    with Transaction(tmp_path / "x"), pytest.raises(LockedError, match="another process"):
+        Transaction(tmp_path / "x")
+    Transaction(tmp_path / "x").__exit__(None, None, None)
+
+
+def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from retrievekit.store.files import Lock\n"
+        "Lock(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "lock")], check=False)
+    assert done.returncode == -9
+    with Lock(tmp_path / "lock"):
+        pass
+
+
+def test_an_index_without_a_path_goes_with_its_object() -> None:
+    opened = BM25Index.build(DOCUMENTS)
+    folder = opened.path
+    assert folder.is_dir()
+    del opened
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_a_failed_build_without_a_path_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(DuplicateIdError):
+        BM25Index.build([DOCUMENTS[0], DOCUMENTS[0]])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shapes_are_compared_with_sizes(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path / "s", Files())
+    writer.put("numbers", np.arange(6, dtype=np.int32).reshape(3, 2))
+    record = writer.finish(0, {}).arrays["numbers"]
+    array = CheckedArray(tmp_path / "s" / "numbers", record)
+    assert array.all().tolist() == [[0, 1], [2, 3], [4, 5]]
+    wrong = type(record)(record.dtype, (3, 3), record.file)
+    with pytest.raises(CorruptIndexError, match="need 36 bytes"):
+        CheckedArray(tmp_path / "s" / "numbers", wrong)
