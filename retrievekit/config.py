@@ -11,9 +11,9 @@
 Examples: ``rrf(bm25, minilm)``, ``bm25(k1=1.2, b=0.75) >> top(100)``,
 ``weighted(bm25, minilm, weights=[0.3, 0.7], missing="min")``.
 
-A text is parsed into frozen `Call` and `Pipe` values that print back as text; nothing is ever run as code.
-`resolve` turns them into stages: fusions and cuts come from the registry, retrievers from a `Shelf`, which
-knows the corpus and builds or opens each index once.
+A text is parsed into frozen `Call` and `Pipe` values that print back as text; nothing is ever run
+as code. `resolve` turns them into stages: fusions and cuts come from the registry, retrievers from
+a `Shelf`, which knows the corpus and builds or opens each index once.
 """
 
 from __future__ import annotations
@@ -405,7 +405,7 @@ class Shelf(Protocol):
         """The searcher of a name and its settings.
 
         Raises:
-            DataError: The settings do not fit.
+            ExpressionError: The settings do not fit.
         """
         ...
 
@@ -444,7 +444,7 @@ def known_names(shelf: Shelf) -> list[str]:
 def _stage_of(node: Expression, text: str, shelf: Shelf) -> Stage[Any, Any]:
     if isinstance(node, Pipe):
         stages = [_stage_of(step, text, shelf) for step in node.steps]
-        joined = stages[0]
+        joined: Stage[Any, Any] = stages[0]
         for stage in stages[1:]:
             joined = joined >> stage
         return joined
@@ -452,9 +452,7 @@ def _stage_of(node: Expression, text: str, shelf: Shelf) -> Stage[Any, Any]:
         values = [_literal_only(value, node, text) for value in node.args]
         try:
             return shelf.retriever(node.name, values, dict(node.keywords))
-        except (DataError, UnknownNameError) as why:
-            if isinstance(why, ParseError):  # a damaged file, not a badly written expression
-                raise
+        except ExpressionError as why:
             _fail(text, node.at, f"{node.name}: {why}", why)
     for kind in ("fuse", "cut"):
         if node.name in registry.names(kind):
@@ -464,7 +462,8 @@ def _stage_of(node: Expression, text: str, shelf: Shelf) -> Stage[Any, Any]:
                 for value in node.args
             ]
             settings = {name: _plain(value) for name, value in node.keywords}
-            return _made(make, args, settings, node, text)
+            made: Stage[Any, Any] = _made(make, args, settings, node, text)
+            return made
     names = known_names(shelf)
     problem = UnknownNameError.among("stage", node.name, names)
     hint = "" if "known:" in str(problem) else f" known: {', '.join(names)}."
@@ -557,8 +556,8 @@ def read_config(path: str | Path) -> BenchConfig:
 
     Raises:
         MissingDataError: No such file.
-        ParseError: It is no YAML, a key is unknown, missing or given twice, or a value has the wrong
-            type; names the line.
+        ParseError: It is no YAML, a key is unknown, missing or given twice, or a value has the
+            wrong type; names the line.
         ExpressionError: An expression does not parse.
     """
     path = Path(path)
@@ -588,10 +587,11 @@ def _checked_keys(text: str, path: Path) -> dict[str, tuple[Any, int]]:
     found: dict[str, tuple[Any, int]] = {}
     for key, value in root.value:
         inner = value.value if isinstance(value, yaml.MappingNode) else []
-        names = [k.value for k, _ in inner]
-        for (name_node, _), name in zip(inner, names, strict=True):
-            if names.count(name) > 1:
-                raise ParseError(path, name_node.start_mark.line + 1, f"{name!r} is given twice")
+        seen: set[str] = set()
+        for name, _ in inner:
+            if name.value in seen:
+                raise ParseError(path, name.start_mark.line + 1, f"{name.value!r} is given twice")
+            seen.add(name.value)
         line = key.start_mark.line + 1
         if key.value in found:
             raise ParseError(path, line, f"{key.value!r} is given twice")

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from retrievekit.arrow import row_array, string_array
 from retrievekit.errors import DataError
 from retrievekit.ids import Ids
 
@@ -178,7 +179,7 @@ class Corpus:
         """
         table = self.table.select(["title", "text"])
         if rows is not None:
-            table = table.take(pa.array(rows))
+            table = table.take(row_array(rows))
         return joined(table)
 
     @cached_property
@@ -191,7 +192,7 @@ class Corpus:
 
     def take(self, rows: NDArray[np.integer]) -> Corpus:
         """Some documents by distinct rows, integers ``(m,)``, in their order."""
-        return Corpus(self.ids.take(rows), self.table.take(pa.array(rows)))
+        return Corpus(self.ids.take(rows), self.table.take(row_array(rows)))
 
 
 def joined(table: pa.Table) -> list[str]:
@@ -242,7 +243,7 @@ def table_of(documents: Sequence[Document]) -> pa.Table:
     columns: dict[str, pa.Array] = {}
     for name in ("text", "title"):
         try:
-            columns[name] = pa.array([getattr(d, name) for d in documents], pa.large_string())
+            columns[name] = string_array([getattr(d, name) for d in documents])
         except UnicodeEncodeError as why:
             bad = next(d.doc_id for d in documents if not _is_unicode(getattr(d, name)))
             raise DataError(

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from retrievekit.arrow import row_array, string_array
 from retrievekit.errors import DataError, DuplicateIdError, UnknownNameError
 
 Rows = NDArray[np.int32]
@@ -75,7 +76,7 @@ class Ids(Sequence[str]):
             if not value:
                 raise DataError(f"{what} {row} is empty; every id needs at least one character")
         try:
-            array = pa.array(strings, type=pa.large_string())
+            array = string_array(strings)
         except UnicodeEncodeError as why:
             raise DataError(
                 f"{what} {why.object!r} holds a lone surrogate and cannot be written as UTF-8"
@@ -98,7 +99,7 @@ class Ids(Sequence[str]):
         """
         array = array.cast(pa.large_string())
         if array.offset or len(array) == 0:
-            array = pa.concat_arrays([array, pa.array([], type=pa.large_string())])
+            array = pa.concat_arrays([array, string_array([])])
         _, offsets, data = array.buffers()
         bounds = (
             np.frombuffer(offsets, np.int64)[: len(array) + 1]
@@ -258,7 +259,7 @@ class Ids(Sequence[str]):
         Returns:
             Their rows, int32 ``(m,)`` for m values; -1 where an id is not there.
         """
-        wanted = pa.array(list(values), type=pa.large_string())
+        wanted = string_array(list(values))
         return _lookup(wanted, self.arrow)
 
     def strings(self, rows: NDArray[np.integer]) -> list[str]:
@@ -270,7 +271,7 @@ class Ids(Sequence[str]):
         Returns:
             The m ids.
         """
-        found: list[str] = self.arrow.take(pa.array(rows)).to_pylist()
+        found: list[str] = self.arrow.take(row_array(rows)).to_pylist()
         return found
 
     def take(self, rows: NDArray[np.integer]) -> Ids:
@@ -282,7 +283,7 @@ class Ids(Sequence[str]):
         Returns:
             The m ids, row 0 being ``rows[0]``.
         """
-        return Ids.from_arrow(self.arrow.take(pa.array(rows)))
+        return Ids.from_arrow(self.arrow.take(row_array(rows)))
 
     def translate(self, other: Ids) -> Rows:
         """For each row here, the row of the same id in `other`; computed once per pair.
@@ -316,12 +317,16 @@ class Ids(Sequence[str]):
         new = np.flatnonzero(other.translate(self) < 0)
         if not len(new):
             return self
-        return Ids.from_arrow(pa.concat_arrays([self.arrow, other.arrow.take(pa.array(new))]))
+        return Ids.from_arrow(pa.concat_arrays([self.arrow, other.arrow.take(row_array(new))]))
 
 
 def _lookup(wanted: pa.Array, among: pa.Array) -> Rows:
+    if not len(wanted):
+        return _frozen(np.zeros(0, np.int32))
     found = pc.index_in(wanted, value_set=among)
-    return _frozen(pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int32))
+    missing = pc.is_null(found).to_numpy(zero_copy_only=False)
+    rows = np.frombuffer(found.buffers()[1], np.int32)[: len(wanted)]
+    return _frozen(np.where(missing, np.int32(-1), rows))
 
 
 def _frozen(array: Rows) -> Rows:

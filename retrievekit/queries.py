@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from retrievekit.arrow import row_array, string_array
 from retrievekit.errors import DataError, FormError
 from retrievekit.ids import Ids
 from retrievekit.vectors import DenseVectors, SparseVectors, WeightedTerms
@@ -78,7 +79,7 @@ class Queries:
             if not isinstance(text, str):
                 raise DataError(f"the text of query {query_id!r} is {text!r}, not a string")
         try:
-            form = pa.array(list(texts.values()), type=pa.large_string())
+            form = string_array(list(texts.values()))
         except UnicodeEncodeError as why:
             raise DataError(
                 f"the query text {why.object!r} holds a lone surrogate; it is not valid Unicode"
@@ -183,7 +184,7 @@ class Queries:
         if self.form is None:
             form: Form = None
         elif isinstance(self.form, pa.LargeStringArray):
-            form = self.form.take(pa.array(rows))
+            form = self.form.take(row_array(rows))
         else:
             form = self.form.take(rows)
         origin = None if self.origin is None else self.origin.take(rows)

@@ -117,13 +117,24 @@ class Stage(ABC, Generic[A, B]):
         Raises:
             FormError: The batch is not of the type that this stage takes.
         """
+        self.check_takes(batch)
+        start = time.perf_counter()
+        out = self.apply(batch)
+        return self._noted(batch, out, time.perf_counter() - start)
+
+    def check_takes(self, batch: Any) -> None:
+        """Raise unless the batch is what this stage takes.
+
+        Args:
+            batch: What was given.
+
+        Raises:
+            FormError: It is of another type.
+        """
         if not isinstance(batch, self.takes):
             raise FormError(
                 f"{self!r} takes {self.takes.__name__}, but was given {_described(batch)}"
             )
-        start = time.perf_counter()
-        out = self.apply(batch)
-        return self._noted(batch, out, time.perf_counter() - start)
 
     def _noted(self, batch: A, out: B, seconds: float) -> B:
         n_hits = out.n_hits if isinstance(out, Run) else 0
@@ -302,14 +313,14 @@ class Then(Stage[A, C]):
         Raises:
             FormError: The batch is not of the type that the first stage takes.
         """
-        if not isinstance(batch, self.takes):
-            raise FormError(
-                f"{self!r} takes {self.takes.__name__}, but was given {_described(batch)}"
-            )
+        self.check_takes(batch)
         return self.apply(batch)
 
     def apply(self, batch: A) -> C:
         """Run all stages on parts of the batch and join the answers."""
+        before: tuple[Step, ...] = batch.trace
+        # What happened before is told once, not once per part.
+        batch = dataclasses.replace(batch, trace=())
         parts: list[Any] = []
         for part in batch.batches(self.queries_at_a_time) if len(batch) else [batch]:
             state: Any = part
@@ -317,7 +328,7 @@ class Then(Stage[A, C]):
                 state = stage(state)
             parts.append(state)
         joined: Any = concat(parts) if self.gives is Run else concat_queries(parts)
-        return cast(C, joined)
+        return cast(C, dataclasses.replace(joined, trace=(*before, *joined.trace)))
 
     @property
     def children(self) -> tuple[Stage[Any, Any], ...]:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from retrievekit.arrow import row_array, string_array
 from retrievekit.errors import DataError, NonFiniteError
 
 
@@ -161,7 +162,7 @@ class WeightedTerms:
         """
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
-        terms = pa.array([t for row in rows for t in row], type=pa.large_string())
+        terms = string_array([t for row in rows for t in row])
         weights = np.array([w for row in rows for w in row.values()], np.float32)
         return cls(offsets, terms, weights)
 
@@ -184,7 +185,7 @@ class WeightedTerms:
     def take(self, rows: NDArray[np.integer]) -> WeightedTerms:
         """Some rows, ``(m,)`` integers, in their order."""
         picked, offsets = ragged_take(self.offsets, rows)
-        return WeightedTerms(offsets, self.terms.take(pa.array(picked)), self.weights[picked])
+        return WeightedTerms(offsets, self.terms.take(row_array(picked)), self.weights[picked])
 
     def content(self, row: int) -> bytes:
         """The bytes that a cache key of one row is made of."""

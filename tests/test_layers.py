@@ -38,14 +38,15 @@ LAYERS = (
     row("L0", "kernels"),
     row(
         "L1",
-        "ids corpus queries run qrels vectors stage trace protocols where registry errors dataset",
+        "ids corpus queries run qrels vectors arrow stage trace protocols where registry errors dataset",
         open=True,
     ),
     row("L2a", "store analysis evaluate llm"),
     row("L2b", "encode index compress data"),
     row("L3", "rewrite filter rerank fuse passages cache"),
     row("L4", "train"),
-    row("L5", "bench config testing"),
+    row("L5", "config testing"),
+    row("L5b", "bench"),
     row("L6", "cli __main__"),
 )
 

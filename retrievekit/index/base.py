@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from retrievekit.arrow import string_array
 from retrievekit.corpus import CHUNK, Corpus, Document, joined
 from retrievekit.errors import DataError, FormatVersionError
 from retrievekit.ids import Ids
@@ -257,7 +258,7 @@ class DocumentWriter:
             DuplicateIdError: An id came twice.
             DataError: Metadata of one name had incompatible types.
         """
-        empty = pa.array([], type=pa.large_string())
+        empty = string_array([])
         ids = Ids.from_arrow(pa.concat_arrays([empty, *self._ids]), what="document id")
         self._segment.put("ids.bytes", ids.data)
         self._segment.put("ids.offsets", ids.offsets)
