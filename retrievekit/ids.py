@@ -324,9 +324,12 @@ def _lookup(wanted: pa.Array, among: pa.Array) -> Rows:
     if not len(wanted):
         return _frozen(np.zeros(0, np.int32))
     found = pc.index_in(wanted, value_set=among)
-    missing = pc.is_null(found).to_numpy(zero_copy_only=False)
-    rows = np.frombuffer(found.buffers()[1], np.int32)[: len(wanted)]
-    return _frozen(np.where(missing, np.int32(-1), rows))
+    known, values = found.buffers()
+    rows = np.frombuffer(values, np.int32)[: len(wanted)]
+    if known is None:
+        return _frozen(rows.copy())
+    there = np.unpackbits(np.frombuffer(known, np.uint8), bitorder="little")[: len(wanted)]
+    return _frozen(np.where(there, rows, np.int32(-1)))
 
 
 def _frozen(array: Rows) -> Rows:
