@@ -255,7 +255,7 @@ def table_of(documents: Sequence[Document]) -> pa.Table:
             raise DataError(f"metadata may not be named {name!r}: that is the document's own field")
         try:
             columns[name] = pa.array([d.metadata.get(name) for d in documents])
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as why:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as why:
             raise DataError(
                 f"the values of metadata {name!r} do not fit one type ({why}); "
                 "give all documents the same type"

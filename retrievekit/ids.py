@@ -45,8 +45,10 @@ class Ids(Sequence[str]):
         order: Rows | None = None,
         rank: Rows | None = None,
     ) -> None:
-        self.data = data
-        self.offsets = offsets
+        self.data = data.view()
+        self.offsets = offsets.view()
+        self.data.setflags(write=False)
+        self.offsets.setflags(write=False)
         self._given_order = order
         self._given_rank = rank
         self._translations: dict[str, Rows] = {}
@@ -95,8 +97,13 @@ class Ids(Sequence[str]):
             The ids.
 
         Raises:
+            DataError: The array holds no strings, or a null or empty one.
             DuplicateIdError: One comes twice.
         """
+        if not (pa.types.is_large_string(array.type) or pa.types.is_string(array.type)):
+            raise DataError(f"the {what}s are of type {array.type}, but ids are strings")
+        if array.null_count:
+            raise DataError(f"{array.null_count} of {len(array)} {what}s are null")
         array = array.cast(pa.large_string())
         if array.offset or len(array) == 0:
             array = pa.concat_arrays([array, string_array([])])
@@ -108,6 +115,9 @@ class Ids(Sequence[str]):
         )
         text = np.frombuffer(data, np.uint8)[: bounds[-1]] if data else np.zeros(0, np.uint8)
         ids = cls(text, bounds)
+        if len(ids) and not np.diff(bounds).all():
+            row = int(np.argmin(np.diff(bounds)))
+            raise DataError(f"{what} {row} is empty; every id needs at least one character")
         ids.check_unique(what)
         return ids
 

@@ -92,7 +92,13 @@ class Qrels:
 
         Returns:
             The judgements.
+
+        Raises:
+            DataError: A grade does not fit 32 bits.
         """
+        grades = np.asarray(grades)
+        if len(grades) and not -(2**31) <= grades.min() <= grades.max() < 2**31:
+            raise DataError(f"grades run from {grades.min()} to {grades.max()}, beyond 32 bits")
         query = np.repeat(np.arange(len(queries)), np.diff(offsets))
         order = np.lexsort((rows, query))
         return cls(
