@@ -396,7 +396,7 @@ def test_stdlib_of_a_python_that_lacks_something(
     dataset = load_dataset("stdlib")
     assert dataset.qrels.to_dict() == {"q001": {"sorted": 3}}
     note = dataset.notes[-1]
-    assert "2 judgements left out, since Python 3.99 does not have what they judge" in note
+    assert "2 relevant documents do not exist in Python 3.99" in note
     assert "new.other, new.thing; so these queries are left out: q002" in note
     assert note in caplog.text
 

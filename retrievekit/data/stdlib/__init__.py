@@ -33,7 +33,8 @@ class StdlibJudgements:
     """Graded judgements, divided by whether this Python has the judged document.
 
     Attributes:
-        present: Query id to document id to grade (0 to 3; 0 is not relevant), for documents that exist here.
+        present: Query id to document id to grade (0 to 3; 0 is not relevant), for documents that
+            exist here.
         absent: The same for judged documents that this Python lacks; evaluate without them, and
             say so.
         python_version: The version that ``present`` and ``absent`` hold for.
