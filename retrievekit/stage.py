@@ -141,7 +141,11 @@ class Stage(ABC, Generic[A, B]):
         before = batch.n_hits if isinstance(batch, Run) else n_hits
         name = type(self).__name__ if not self.name else self.name
         step = Step(name, self._traced, seconds, len(out), n_hits, max(0, before - n_hits))
-        return dataclasses.replace(out, trace=(*out.trace, step))
+        # A function that builds its answer from parts of the batch need not think of the trace.
+        told: tuple[Step, ...] = out.trace
+        if told[: len(batch.trace)] != batch.trace:
+            told = batch.trace
+        return dataclasses.replace(out, trace=(*told, step))
 
     @property
     def name(self) -> str:

@@ -8,6 +8,8 @@ hits as trec_eval does.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -82,3 +84,57 @@ def order_hits(
     """
     # uint64 keys are distinct within a query, so an unstable sort cannot shuffle equals.
     return _argsort_segments(offsets, keys(scores, ranks))
+
+
+@compiled
+def _flipped_keys(bits: NDArray[np.uint32], rows: Rows, rank: Rows) -> NDArray[np.uint64]:
+    """The complement of each hit's key, which turns NumPy's ascending order round."""
+    out = np.empty(len(bits), np.uint64)
+    sign = np.uint32(0x80000000)
+    for i in range(len(bits)):
+        score = bits[i]
+        if score == sign:  # -0.0 equals 0.0
+            score = np.uint32(0)
+        score = ~score if score & sign else score | sign
+        out[i] = ~((np.uint64(score) << np.uint64(32)) | np.uint64(rank[rows[i]]))
+    return out
+
+
+@compiled
+def _from_flipped(flipped: NDArray[np.uint64], order: Rows) -> tuple[Rows, NDArray[np.uint32]]:
+    """Rows, and the bits of scores, of complemented keys."""
+    rows = np.empty(len(flipped), np.int32)
+    bits = np.empty(len(flipped), np.uint32)
+    sign = np.uint32(0x80000000)
+    for i in range(len(flipped)):
+        key = ~flipped[i]
+        rows[i] = order[key & np.uint64(0xFFFFFFFF)]
+        score = np.uint32(key >> np.uint64(32))
+        bits[i] = score & ~sign if score & sign else ~score
+    return rows, bits
+
+
+def sort_hits(
+    offsets: NDArray[np.int64], scores: NDArray[np.float32], rows: Rows, rank: Rows, order: Rows
+) -> tuple[Rows, NDArray[np.float32]]:
+    """Each query's hits in the total order, where nothing but rows and scores has to move.
+
+    A key says all of a hit, so NumPy's sort of plain integers does the work, many times faster than
+    a sort of positions.
+
+    Args:
+        offsets: int64 ``(nq + 1,)``.
+        scores: float32 ``(n,)``, finite.
+        rows: int32 ``(n,)``, distinct within a query.
+        rank: int32 ``(docs,)``, the id rank of each row.
+        order: int32 ``(docs,)``, the row of each id rank.
+
+    Returns:
+        Rows int32 ``(n,)`` and scores float32 ``(n,)``, best hit first.
+    """
+    flipped = _flipped_keys(np.ascontiguousarray(scores).view(np.uint32), rows, rank)
+    bounds = offsets.tolist()
+    for start, stop in itertools.pairwise(bounds):
+        flipped[start:stop].sort()
+    sorted_rows, bits = _from_flipped(flipped, order)
+    return sorted_rows, bits.view(np.float32)

@@ -1,0 +1,272 @@
+"""Folders of sentence-transformers models: finding them, and looking before loading.
+
+A model folder may come from anywhere. Before anything in it is loaded, `check_folder` makes sure
+that nothing in it would be run: module classes come from sentence-transformers itself, no
+configuration names code, and weights are safetensors, which cannot hold code, rather than pickles,
+which can.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from retrievekit.errors import DataError, MissingDataError, ParseError
+
+ALLOWED_CLASSES = "sentence_transformers."
+"""What the class of each module of a model begins with."""
+
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+_OTHER_BACKENDS = ("onnx", "openvino")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+)
+_CONFIG_LIMIT = 1 << 20
+# What may differ between two copies of one model's config.json.
+_PROVENANCE = ("_name_or_path", "_commit_hash", "transformers_version", "architectures")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model on disk.
+
+    Args:
+        path: The folder.
+        name: What it is loaded by again.
+        model: What it is called: the hub id, or the name of a folder of one's own.
+        revision: The hub's commit, where it is known.
+    """
+
+    path: Path
+    name: str
+    model: str
+    revision: str | None = None
+
+
+def find_folder(name: str, revision: str | None = None) -> ModelFolder:
+    """The folder of a model by path or hub id: a local folder, the hub's cache, or the hub.
+
+    Args:
+        name: A folder, or a hub id such as ``organisation/model``.
+        revision: A branch, tag or commit of the hub model.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MissingDataError: It is no folder, not in the hub's cache, and the hub cannot be reached or
+            does not know it; the message says what to do.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        path = path.resolve()
+        return ModelFolder(path, str(path), path.name)
+    return hub_folder(name, revision)
+
+
+def hub_folder(name: str, revision: str | None = None) -> ModelFolder:
+    """The folder of a hub model: the cached snapshot where it is whole, otherwise fetched.
+
+    Args:
+        name: A hub id such as ``organisation/model``.
+        revision: A branch, tag or commit.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MissingDataError: Neither cached nor reachable, or the hub does not know it.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # The base of all errors of the HTTP client, whichever client this version of the hub uses.
+    transport: type[BaseException] = HfHubHTTPError.__bases__[0]
+
+    def snapshot(offline: bool) -> ModelFolder:
+        path = Path(
+            huggingface_hub.snapshot_download(
+                name,
+                revision=revision,
+                local_files_only=offline,
+                allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"],
+                ignore_patterns=[f"{folder}/*" for folder in _OTHER_BACKENDS],
+            )
+        )
+        return ModelFolder(path, name, name, path.name)
+
+    try:
+        found = snapshot(offline=True)
+        if any(_weights(found.path)):
+            return found
+    except (OSError, ValueError):
+        pass
+    try:
+        return snapshot(offline=False)
+    except (OSError, ValueError, transport) as why:
+        first = str(why).strip().splitlines()[0] if str(why).strip() else type(why).__name__
+        raise MissingDataError(
+            f"no model {name!r}: there is no such folder, and the hub's cache does not hold it, "
+            f"nor could it be fetched ({type(why).__name__}: {first}). Give the path of a model "
+            f"folder, or fetch it where the hub is reachable (hf download {name}) and point "
+            "HF_HOME at that cache"
+        ) from why
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a model folder in which something would be run or unpickled.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        DataError: It holds Python files, names module classes from outside sentence-transformers,
+            has configurations that name code, or weights that are no safetensors.
+        ParseError: A configuration is no JSON.
+    """
+    code = next(path.rglob("*.py"), None)
+    if code is not None:
+        raise DataError(
+            f"{code}: a model folder with Python code is not loaded; models that need their own "
+            "code are not supported"
+        )
+    for file in sorted(path.rglob("*.json")):
+        if file.name in ("tokenizer.json", "vocab.json") or file.name.endswith(".index.json"):
+            continue
+        if file.stat().st_size > _CONFIG_LIMIT:
+            continue  # a table of data; the libraries' own configurations are small
+        content = _read_json(file)
+        if file.name == "modules.json":
+            _check_modules(file, content)
+        elif file.name == "router_config.json":
+            types = content.get("types", {}) if isinstance(content, dict) else {}
+            _check_classes(file, list(types.values()))
+        _check_names_no_code(file, content)
+    if not any(_weights(path)):
+        raise DataError(
+            f"{path}: no weights in the safetensors format; pickled weights are not loaded. Save "
+            "the model again with safe_serialization=True"
+        )
+    for file in sorted(path.rglob("*")):
+        if (
+            file.suffix in _PICKLES
+            and file.name != "training_args.bin"
+            and file.parent.name not in _OTHER_BACKENDS
+            and not any(file.parent.glob("*.safetensors"))
+        ):
+            raise DataError(
+                f"{file}: pickled weights are not loaded, and there is no .safetensors beside "
+                "them; save the model again with safe_serialization=True"
+            )
+
+
+def _check_modules(file: Path, content: Any) -> None:
+    if not isinstance(content, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("path", ""), str) for entry in content
+    ):
+        raise ParseError(file, None, "not a list of modules with a type and a path")
+    _check_classes(file, [entry.get("type") for entry in content])
+    for entry in content:
+        place = PurePosixPath(entry.get("path", ""))
+        if place.is_absolute() or ".." in place.parts:
+            raise DataError(f"{file}: the module path {str(place)!r} leads out of the folder")
+
+
+def _check_classes(file: Path, classes: list[Any]) -> None:
+    for name in classes:
+        if not isinstance(name, str) or not name.startswith(ALLOWED_CLASSES):
+            raise DataError(
+                f"{file}: the module class {name!r} is not part of sentence-transformers; such "
+                "classes are not loaded"
+            )
+
+
+def _check_names_no_code(file: Path, content: Any) -> None:
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
+            for key in ("auto_map", "custom_pipelines", "trust_remote_code"):
+                if value.get(key):
+                    raise DataError(
+                        f"{file}: the entry {key!r} asks for code from elsewhere; such models are "
+                        "not loaded"
+                    )
+            for key, item in value.items():
+                # "organisation/name" as an attention implementation is fetched and run.
+                if "attn_implementation" in key and "/" in str(item):
+                    raise DataError(f"{file}: {key!r} is {item!r}, code from elsewhere")
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as why:
+        raise ParseError(file, None, f"not JSON: {why}") from why
+
+
+def _weights(path: Path) -> Iterator[Path]:
+    for file in path.rglob("*.safetensors"):
+        if file.parent.name not in _OTHER_BACKENDS:
+            yield file
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    """What of a folder's content decides the vectors, as hashes.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        ``weights`` and ``tokenizer``, SHA-256 by file name, and ``config``, SHA-256 of the model's
+        settings without what only tells where a copy came from.
+    """
+    weights = {f.relative_to(path).as_posix(): sha256(f) for f in sorted(_weights(path))}
+    files = (f for f in sorted(path.rglob("*")) if f.name in _TOKENIZER_FILES)
+    tokenizer = {f.relative_to(path).as_posix(): sha256(f) for f in files}
+    config = path / "config.json"
+    settings = _read_json(config) if config.is_file() else {}
+    kept = {key: value for key, value in settings.items() if key not in _PROVENANCE}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    return {
+        "weights": weights,
+        "tokenizer": tokenizer,
+        "config": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file, hashed once per process as long as its size and time of change stay.
+
+    Args:
+        file: The file.
+
+    Returns:
+        The digest in hexadecimal.
+    """
+    real = file.resolve()
+    state = real.stat()
+    return _sha256(real, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256(file: Path, size: int, changed: int) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
