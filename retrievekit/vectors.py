@@ -21,7 +21,7 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """A view of an array that cannot be written through.
 
     Args:
-        array: Any array, ``(...)`` of any dtype.
+        array: Any array, such as ``(n, d)``, of any dtype.
 
     Returns:
         A read-only view of the same shape and dtype.

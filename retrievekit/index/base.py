@@ -189,7 +189,14 @@ class StoredCorpus(Corpus):
         )
 
     def contents(self, rows: NDArray[np.integer] | None = None) -> list[str]:
-        """Title and text of documents joined by one blank, reading only what is asked for."""
+        """Title and text of documents joined by one blank, reading only what is asked for.
+
+        Args:
+            rows: Rows wanted, int64 or int32 ``(m,)``; all by default.
+
+        Returns:
+            The m joined texts.
+        """
         if rows is None:
             return super().contents()
         parts = [self._rows(row, row + 1) for row in np.asarray(rows).tolist()]

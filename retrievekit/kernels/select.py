@@ -23,12 +23,12 @@ def sort_key(score: np.float32, rank: np.int32, scratch: NDArray[np.float32]) ->
     """The 64-bit key of one hit, as `retrievekit.kernels.order.keys` gives it.
 
     Args:
-        score: A finite float32.
-        rank: The id's rank.
+        score: Finite, float32.
+        rank: The id's rank, int32.
         scratch: float32 ``(1,)`` to read the bits through.
 
     Returns:
-        The key; larger comes first.
+        The key, uint64; larger comes first.
     """
     scratch[0] = score + np.float32(0.0)
     bits = scratch.view(np.uint32)[0]

@@ -93,6 +93,9 @@ class Transaction:
 
         Returns:
             The live manifest.
+
+        Raises:
+            RuntimeError: Nothing was prepared.
         """
         if self._prepared is None:
             raise RuntimeError("publish() needs prepare() first")

@@ -110,7 +110,7 @@ class Writer:
         """Append an array of any shape and dtype in C order, little-endian.
 
         Args:
-            array: The array, ``(...)`` of any dtype.
+            array: The array, of any dtype and shape, such as ``(n, d)``.
         """
         plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         if plain.nbytes:

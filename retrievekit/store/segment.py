@@ -39,7 +39,7 @@ class ArrayWriter:
         """Append rows.
 
         Args:
-            rows: ``(m, *row_shape)``, cast to the array's dtype.
+            rows: ``(m,)`` or ``(m, d)``, cast to the array's dtype.
         """
         rows = np.asarray(rows)
         self._writer.write_array(rows.astype(self.dtype, copy=False))
@@ -247,7 +247,7 @@ class CheckedArray:
         return self.unchecked[start:stop]
 
     def all(self) -> NDArray[Any]:
-        """The whole array, verified: a read-only view of the array's shape and dtype."""
+        """The whole array, verified: a read-only view, ``(n,)`` or ``(n, d)``, of its own dtype."""
         return self.slice(0, len(self))
 
 
