@@ -1,0 +1,1 @@
+"""Benchmarks: systems by data sets, measured, compared and written down."""

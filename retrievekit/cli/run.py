@@ -1,0 +1,97 @@
+"""``retrievekit run``: answer a whole set of queries and write a TREC run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from retrievekit.cli.console import Progress, counted, emit, emit_json, examples
+
+EXAMPLES = examples(
+    "run scifact.index --queries queries.jsonl -o bm25.run",
+    'run "rrf(bm25, minilm)" --data beir/scifact -o hybrid.run',
+    """run "rrf(index('a.index'), index('b.index'))" --queries queries.tsv -o both.run""",
+)
+
+
+def run(
+    system: Annotated[
+        str,
+        typer.Argument(help="An index folder, or an expression of systems.", show_default=False),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", help="The run file; gzipped if it ends in .gz.", show_default=False
+        ),
+    ],
+    queries: Annotated[
+        Path | None, typer.Option(help="Queries: JSONL, TSV, CSV or Parquet.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A data set (name or folder) to search with an expression; its queries are used "
+            "unless --queries names others, and its rule for a query's own document applies.",
+            show_default=False,
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Hits per query.")] = 1000,
+    tag: Annotated[str, typer.Option(help="The run's name in its last column.")] = "retrievekit",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run file that is there.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
+) -> None:
+    """Answer a set of queries with an index or an expression, and write a TREC run file."""
+    if queries is None and data is None:
+        raise typer.BadParameter("give the queries: --queries FILE, or --data NAME for its own")
+
+    from retrievekit.bench.systems import IndexShelf, shelf_folder
+    from retrievekit.cli.sources import free_file, is_index, opened
+    from retrievekit.config import resolve
+    from retrievekit.data.dataset import drop_own, load_dataset
+    from retrievekit.data.records import read_queries
+    from retrievekit.queries import Queries
+    from retrievekit.run import Run, concat
+
+    free_file(output, overwrite)
+    with Progress() as progress:
+        dataset = None if data is None else load_dataset(data)
+        rule = "none" if dataset is None else dataset.properties.own_document
+        asked = read_queries(queries) if queries is not None else None
+        if asked is None:
+            assert dataset is not None
+            asked = dataset.queries
+        extra = 0 if rule == "none" else 1
+        stage: Any
+        if is_index(system) or Path(system).is_dir():
+            stage = opened(system).searcher(k=k + extra)
+        else:
+            corpus = None if dataset is None else dataset.corpus
+            folder = None if dataset is None else shelf_folder()
+            shelf = IndexShelf(corpus, folder, depth=k, extra=extra, progress=progress)
+            stage = resolve(system, shelf)
+        if stage.takes is not Queries or stage.gives is not Run:
+            raise typer.BadParameter(f"{system!r} does not lead from queries to a run")
+        parts: list[Run] = []
+        done = 0
+        for part in asked.batches(256) if len(asked) else [asked]:
+            parts.append(stage(part))
+            done += len(part)
+            progress(f"searching with {system}", done, len(asked))
+        found = drop_own(concat(parts), rule).top(k)
+    found.write(output, tag=tag)
+    if as_json:
+        emit_json(
+            {
+                "path": str(output),
+                "queries": len(found),
+                "hits": found.n_hits,
+                "system": repr(stage),
+            }
+        )
+        return
+    emit(f"{output}: {counted(len(found), 'query')}, {counted(found.n_hits, 'hit')}")

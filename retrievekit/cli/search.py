@@ -1,0 +1,54 @@
+"""``retrievekit search``: ask an index one query."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from typing import Annotated
+
+import typer
+
+from retrievekit.cli.console import clean, counted, emit, emit_json, examples
+
+EXAMPLES = examples(
+    'search scifact.index "0-dimensional biomaterials"',
+    'search scifact.index "0-dimensional biomaterials" -k 3 --json',
+)
+
+_LINES = 3
+"""Lines of each document that are shown."""
+
+
+def search(
+    index: Annotated[str, typer.Argument(help="The index folder.", show_default=False)],
+    query: Annotated[str, typer.Argument(help="The query.", show_default=False)],
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Hits to show.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
+) -> None:
+    """Search an index and show the best documents with their words."""
+    from retrievekit.cli.sources import opened
+
+    found = opened(index)
+    hits = found.searcher(k=k).search(query)
+    if as_json:
+        emit_json(
+            {
+                "query": query,
+                "hits": [
+                    {"rank": h.rank, "doc_id": h.doc_id, "score": h.score, "text": h.text}
+                    for h in hits
+                ],
+            }
+        )
+        return
+    if not hits:
+        emit(f"nothing found among {counted(len(found), 'document')}")
+        return
+    width = max(40, min(shutil.get_terminal_size().columns, 120))
+    for hit in hits:
+        emit(f"{hit.rank:>3}  {hit.score:<9.4f}  {clean(hit.doc_id)}")
+        words = clean((hit.text or "")[: 2 * width * _LINES])
+        for line in textwrap.wrap(
+            words, width - 5, max_lines=_LINES, placeholder=" …", break_on_hyphens=False
+        ):
+            emit(f"     {line}")
