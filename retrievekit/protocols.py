@@ -49,6 +49,14 @@ def similarity_named(name: str) -> Similarity:
         ) from None
 
 
+class Progress(Protocol):
+    """Told how far a long piece of work has come."""
+
+    def __call__(self, done: int, total: int | None, /) -> None:
+        """Take note: so many are done, of so many in all (None where nobody knows)."""
+        ...
+
+
 @dataclass(frozen=True)
 class EncoderCard:
     """Who an encoder is, as an index writes it down.

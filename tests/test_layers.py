@@ -38,7 +38,8 @@ LAYERS = (
     row("L0", "kernels"),
     row(
         "L1",
-        "ids corpus queries run qrels vectors arrow stage trace protocols where registry errors dataset",
+        "ids corpus queries run qrels vectors arrow cuts stage trace protocols"
+        " where registry errors dataset",
         open=True,
     ),
     row("L2a", "store analysis evaluate llm"),

@@ -243,12 +243,12 @@ def test_an_index_is_not_overwritten_unasked(index: Path) -> None:
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "letter\.txt").write_text("dear")
+    (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(IndexExistsError, match=r"letter\.txt"):
         BM25Index.build(DOCUMENTS, tmp_path, overwrite=True)
-    assert (tmp_path / "letter\.txt").read_text() == "dear"
+    assert (tmp_path / "letter.txt").read_text() == "dear"
     with pytest.raises(IndexExistsError, match="is a file"):
-        BM25Index.build(DOCUMENTS, tmp_path / "letter\.txt")
+        BM25Index.build(DOCUMENTS, tmp_path / "letter.txt")
 
 
 def test_a_failing_source_leaves_the_old_index(index: Path) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from retrievekit.corpus import Corpus, Document
 from retrievekit.data import beir
-from retrievekit.data.download import Progress, sha256_of
+from retrievekit.data.download import sha256_of
 from retrievekit.data.records import (
     Errors,
     OnDuplicate,
@@ -44,6 +44,7 @@ from retrievekit.data.registry import (
 )
 from retrievekit.errors import DataError, MissingDataError, UnknownNameError
 from retrievekit.ids import Ids
+from retrievekit.protocols import Progress
 from retrievekit.qrels import Qrels
 from retrievekit.queries import Queries
 from retrievekit.run import Run

@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
@@ -26,12 +26,10 @@ from typing import IO, Any
 
 from retrievekit._version import __version__
 from retrievekit.errors import DataError, LimitError, MissingDataError
+from retrievekit.protocols import Progress
 from retrievekit.store.files import Files
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int | None], None]
-"""Told the bytes that are there and, where known, the bytes there will be."""
 
 MAX_BYTES = 64 * 2**30
 """Bytes that a download of unknown size may have."""

@@ -20,10 +20,11 @@ from typing import Any
 from retrievekit.corpus import Document
 from retrievekit.data.archive import extract
 from retrievekit.data.beir import is_beir_folder, write_corpus, write_queries
-from retrievekit.data.download import Progress, download, offline, replacing, sha256_of
+from retrievekit.data.download import download, offline, replacing, sha256_of
 from retrievekit.data.registry import Entry, cached_folder, locate, placing_instructions
 from retrievekit.errors import DataError, LockedError, MissingDataError
 from retrievekit.locations import cache_dir
+from retrievekit.protocols import Progress
 from retrievekit.queries import Queries
 from retrievekit.store.files import Lock
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retrievekit.encode.batching import Progress, length_order, report_cuts
+from retrievekit.cuts import report_cuts
 from retrievekit.encode.folders import ModelFolder, check_folder, content_of, find_folder
 from retrievekit.encode.minilm import NAME as MINILM
 from retrievekit.encode.minilm import minilm_folder
 from retrievekit.errors import DataError, EncoderContractError, NonFiniteError
-from retrievekit.protocols import EncoderCard, Similarity, similarity_named
+from retrievekit.protocols import EncoderCard, Progress, Similarity, similarity_named
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -277,7 +277,8 @@ class SentenceEncoder:
         vectors = np.empty((len(texts), self.dim), np.float32)
         lengths, counted = self._lengths(texts, role)
         cut = sum(length > limit for length in lengths) if counted and limit is not None else 0
-        order = length_order(lengths)
+        # The longest first, so that too large a batch fails at once and not at the end.
+        order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
         for start in range(0, len(texts), self.batch_size):
             rows = order[start : start + self.batch_size]
             batch = self._run([texts[row] for row in rows], role)

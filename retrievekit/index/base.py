@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -27,9 +27,6 @@ from retrievekit.stage import fingerprint_of
 from retrievekit.store.commit import Transaction
 from retrievekit.store.manifest import Manifest, SegmentRecord, read_manifest
 from retrievekit.store.segment import SegmentReader, SegmentWriter, StringsWriter
-
-Progress = Callable[[int, int | None], None]
-"""Called with documents done and documents in all (None when unknown)."""
 
 
 class Index(ABC):

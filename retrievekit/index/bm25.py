@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from retrievekit.analysis.lucene import LuceneEnglishAnalyzer
 from retrievekit.corpus import Corpus, Document
 from retrievekit.errors import DataError, FormError, UnknownNameError
-from retrievekit.index.base import Build, Index, Progress, document_chunks
+from retrievekit.index.base import Build, Index, document_chunks
 from retrievekit.index.inverted import BLOCK_POSTINGS, Dictionary, PostingsBuilder
 from retrievekit.index.results import in_parts, run_of
+from retrievekit.protocols import Progress
 from retrievekit.queries import Queries
 from retrievekit.run import Run
 from retrievekit.store.files import naming_space

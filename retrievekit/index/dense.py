@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from retrievekit import registry
 from retrievekit.corpus import Corpus, Document
+from retrievekit.cuts import Cuts
 from retrievekit.errors import (
     DataError,
     EncoderContractError,
@@ -28,9 +29,9 @@ from retrievekit.errors import (
     NonFiniteError,
     UnknownNameError,
 )
-from retrievekit.index.base import Build, Index, Progress, document_chunks
+from retrievekit.index.base import Build, Index, document_chunks
 from retrievekit.index.results import in_parts, run_of
-from retrievekit.protocols import Encoder, EncoderCard, Similarity, similarity_named
+from retrievekit.protocols import Encoder, EncoderCard, Progress, Similarity, similarity_named
 from retrievekit.queries import Queries
 from retrievekit.run import Run
 from retrievekit.store.files import naming_space
@@ -110,13 +111,15 @@ class DenseIndex(Index):
         similarity = similarity_named(encoder.similarity)
         chunks, total = document_chunks(source, ENCODED_AT_A_TIME)
         largest = 0.0
+        cuts = Cuts()
         with (
             Build(path, overwrite=overwrite, store_text=store_text) as build,
             naming_space(build.folder),
         ):
             stored = build.segment.array("vectors", np.float32, (encoder.dim,))
             for chunk in chunks:
-                vectors = document_vectors(encoder, chunk)
+                with cuts.collected():
+                    vectors = document_vectors(encoder, chunk)
                 if similarity == "cosine":
                     vectors = normalised(vectors)
                 if len(vectors):
@@ -134,6 +137,7 @@ class DenseIndex(Index):
             )
             index = cls.open(build.folder, encoder)
             build.keep_alive(index)
+        cuts.tell()
         return index
 
     @classmethod
