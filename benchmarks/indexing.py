@@ -66,7 +66,8 @@ def build(count: int, folder: Path) -> None:
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     postings = index.manifest.segments[0].arrays["postings.rows"].shape[0]
-    print(json.dumps({"seconds": seconds, "peak": peak, "bytes": index.n_bytes, "postings": postings}))
+    figures = {"seconds": seconds, "peak": peak, "bytes": index.n_bytes, "postings": postings}
+    print(json.dumps(figures))
 
 
 def main() -> None:

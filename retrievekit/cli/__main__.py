@@ -1,0 +1,5 @@
+"""``python -m retrievekit.cli``: the command line without its console script."""
+
+from retrievekit.cli import main
+
+main()
