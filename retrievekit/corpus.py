@@ -56,7 +56,7 @@ class Corpus:
             columns, one row per id.
 
     Raises:
-        DataError: Rows and ids differ in number, or a column is missing.
+        DataError: Rows and ids differ in number, or a column is missing or holds nulls.
     """
 
     def __init__(self, ids: Ids, table: pa.Table) -> None:
@@ -67,6 +67,8 @@ class Corpus:
                 raise DataError(
                     f"the corpus table has no column {name!r}; it has {table.column_names}"
                 )
+            if nulls := table.column(name).null_count:
+                raise DataError(f"{nulls} of {len(ids)} documents have null as their {name}")
         self.ids = ids
         self.table = table
 

@@ -268,8 +268,15 @@ class Ids(Sequence[str]):
 
         Returns:
             Their rows, int32 ``(m,)`` for m values; -1 where an id is not there.
+
+        Raises:
+            DataError: One is no string, or cannot be written as UTF-8.
         """
-        wanted = string_array(list(values))
+        strings = list(values)
+        try:
+            wanted = string_array(strings)
+        except (UnicodeEncodeError, AttributeError, TypeError) as why:
+            raise DataError(f"ids are strings of valid Unicode: {why}") from why
         return _lookup(wanted, self.arrow)
 
     def strings(self, rows: NDArray[np.integer]) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrievekit.errors import DataError
-from retrievekit.stage import fingerprint_of
+from retrievekit.stage import canonical, fingerprint_of
 
 Similarity = Literal["dot", "cosine", "euclidean"]
 
@@ -75,14 +75,18 @@ class EncoderCard:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over `identity`."""
-        return fingerprint_of(dict(self.identity))
+        return fingerprint_of(canonical(self.identity, f"the identity of {self.name!r}"))
 
     def to_dict(self) -> dict[str, Any]:
-        """The card as plain JSON."""
+        """The card as plain JSON.
+
+        Raises:
+            FingerprintError: A value cannot be written down.
+        """
         return {
             "name": self.name,
-            "identity": dict(self.identity),
-            "numerics": dict(self.numerics),
+            "identity": canonical(self.identity, f"the identity of {self.name!r}"),
+            "numerics": canonical(self.numerics, f"the numerics of {self.name!r}"),
         }
 
     @classmethod
@@ -106,11 +110,12 @@ class EncoderCard:
         Returns:
             One line per difference: the entry, this card's value, the other's.
         """
-        names = sorted({*self.identity, *other.identity})
+        # As plain JSON: a card that was read back has lists where the encoder has tuples.
+        mine, others = self.to_dict()["identity"], other.to_dict()["identity"]
         return [
-            f"{name}: {self.identity.get(name)!r} against {other.identity.get(name)!r}"
-            for name in names
-            if self.identity.get(name) != other.identity.get(name)
+            f"{name}: {mine.get(name)!r} against {others.get(name)!r}"
+            for name in sorted({*mine, *others})
+            if mine.get(name) != others.get(name)
         ]
 
 

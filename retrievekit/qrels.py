@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrievekit.errors import DataError
+from retrievekit.errors import DataError, DuplicateIdError
 from retrievekit.ids import Ids, Rows
-from retrievekit.vectors import ragged_take, read_only
+from retrievekit.vectors import check_kind, check_offsets, ragged_take, read_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +70,8 @@ class Qrels:
         for value in values:
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
                 raise DataError(f"a grade is {value!r}, not an integer")
+            if not -(2**31) <= value < 2**31:
+                raise DataError(f"a grade is {value}, beyond 32 bits")
         return cls.from_arrays(queries, docs, offsets, rows, np.array(values, np.int64))
 
     @classmethod
@@ -94,20 +96,28 @@ class Qrels:
             The judgements.
 
         Raises:
-            DataError: A grade does not fit 32 bits.
+            DuplicateIdError: A document is judged twice for one query.
+            DataError: A grade does not fit 32 bits, a row lies outside `docs`, or the arrays are of
+                the wrong kind or length.
         """
-        grades = np.asarray(grades)
+        offsets = check_offsets(offsets, len(queries), "query")
+        rows, grades = check_kind(rows, "iu", "rows"), check_kind(grades, "iu", "grades")
+        if not len(rows) == len(grades) == int(offsets[-1]):
+            raise DataError(
+                f"offsets count {offsets[-1]} judgements, rows {len(rows)}, grades {len(grades)}"
+            )
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(docs):
+            raise DataError(f"rows run from {rows.min()} to {rows.max()}, but docs has {len(docs)}")
         if len(grades) and not -(2**31) <= grades.min() <= grades.max() < 2**31:
             raise DataError(f"grades run from {grades.min()} to {grades.max()}, beyond 32 bits")
         query = np.repeat(np.arange(len(queries)), np.diff(offsets))
         order = np.lexsort((rows, query))
-        return cls(
-            queries,
-            docs,
-            np.asarray(offsets, np.int64),
-            np.asarray(rows)[order].astype(np.int32),
-            np.asarray(grades)[order].astype(np.int32),
-        )
+        sorted_rows: Rows = rows[order].astype(np.int32)
+        twice = np.flatnonzero((np.diff(sorted_rows) == 0) & (np.diff(query) == 0))
+        if len(twice):
+            q, row = int(query[twice[0]]), int(sorted_rows[twice[0]])
+            raise DuplicateIdError(f"query {queries[q]!r} judges document {docs[row]!r} twice")
+        return cls(queries, docs, offsets, sorted_rows, grades[order].astype(np.int32))
 
     @classmethod
     def read(cls, path: str | Path) -> Qrels:

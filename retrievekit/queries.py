@@ -45,6 +45,10 @@ class Queries:
             ids are known (a run file names queries without their words).
         origin: The queries before rewriting, or None when nothing was rewritten.
         trace: The stages that rewrote them.
+
+    Raises:
+        FormError: The form is none of those.
+        DataError: Ids and form differ in number, or a text is null.
     """
 
     ids: Ids
@@ -54,6 +58,15 @@ class Queries:
 
     def __post_init__(self) -> None:
         """Check that each id has its form."""
+        if isinstance(self.form, pa.StringArray):
+            object.__setattr__(self, "form", self.form.cast(pa.large_string()))
+        if type(self.form) not in _FORM_NAMES:
+            raise FormError(
+                f"queries are texts (an Arrow string array), weighted terms or vectors, not "
+                f"{type(self.form).__name__}; Queries.from_texts takes plain strings"
+            )
+        if isinstance(self.form, pa.LargeStringArray) and self.form.null_count:
+            raise DataError(f"{self.form.null_count} of {len(self.form)} query texts are null")
         if self.form is not None and len(self.form) != len(self.ids):
             raise DataError(f"{len(self.ids)} query ids, but {len(self.form)} {self.form_name}")
 
@@ -107,6 +120,22 @@ class Queries:
             f"these queries are {self.form_name}, but text is needed; "
             "give them their words with run.with_queries(queries)"
         )
+
+    def text(self, row: int) -> str | None:
+        """The words of one query as typed.
+
+        Args:
+            row: Row of the query.
+
+        Returns:
+            Its words, or None when the queries never had words.
+        """
+        if self.origin is not None:
+            return self.origin.text(row)
+        if not isinstance(self.form, pa.LargeStringArray):
+            return None
+        words: str = self.form[row].as_py()
+        return words
 
     @property
     def rewritten_texts(self) -> list[str]:
@@ -169,7 +198,10 @@ class Queries:
             own = b"text\0" + self.form[row].as_py().encode("utf-8")
         else:
             own = self.form.content(row)
-        return own if self.origin is None else own + b"\0from\0" + self.origin.content(row)
+        if self.origin is None:
+            return own
+        # The length keeps words that hold the mark from looking like a rewriting.
+        return b"rewritten\0%d\0" % len(own) + own + self.origin.content(row)
 
     @cached_property
     def content_hash(self) -> str:

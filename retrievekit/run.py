@@ -19,7 +19,7 @@ from retrievekit.errors import DataError, DuplicateIdError, NonFiniteError
 from retrievekit.ids import Ids, Rows
 from retrievekit.queries import Queries
 from retrievekit.trace import Step, merged
-from retrievekit.vectors import ragged_take, read_only
+from retrievekit.vectors import check_kind, check_offsets, ragged_take, read_only
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,13 +165,18 @@ class Run:
         Raises:
             NonFiniteError: A score is NaN or infinite; names query and document.
             DuplicateIdError: A document comes twice for one query.
-            DataError: A row lies outside `docs`.
+            DataError: A row lies outside `docs`, or the arrays are of the wrong kind or length.
         """
         from retrievekit.kernels.order import order_hits
 
+        # The kernels below trust what they are given.
+        offsets = check_offsets(offsets, len(queries), "query")
+        rows, scores = check_kind(rows, "iu", "rows"), check_kind(scores, "iuf", "scores")
+        for name, values in {"rows": rows, "scores": scores, **(columns or {})}.items():
+            if len(values) != int(offsets[-1]):
+                raise DataError(f"offsets count {offsets[-1]} hits, but {name} has {len(values)}")
         with np.errstate(over="ignore"):
-            scores = np.asarray(scores).astype(np.float32)
-        rows = np.asarray(rows)
+            scores = scores.astype(np.float32)
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(docs):
             raise DataError(f"rows run from {rows.min()} to {rows.max()}, but docs has {len(docs)}")
         if not np.isfinite(scores).all():
@@ -182,7 +187,7 @@ class Run:
                 f"{scores[place]} as float32; scores must be finite"
             )
         placed = rows.astype(np.int32)
-        order = order_hits(np.asarray(offsets, np.int64), scores, docs.rank[placed])
+        order = order_hits(offsets, scores, docs.rank[placed])
         placed = placed[order]
         _check_distinct(queries, docs, offsets, placed)
         more = {name: np.asarray(values)[order] for name, values in (columns or {}).items()}
@@ -203,8 +208,15 @@ class Run:
             The run.
 
         Raises:
-            DataError: `scores` names a query that `queries` lacks.
+            NonFiniteError: A score is NaN or infinite; names query and document.
+            DataError: `scores` names a query that `queries` lacks, or a score is no number.
         """
+        for query_id, part in scores.items():
+            if not isinstance(part, Mapping):
+                raise DataError(
+                    f"the scores of query {query_id!r} are {type(part).__name__}, not a mapping of "
+                    "document ids to scores"
+                )
         if queries is None:
             queries = Queries(Ids.from_strings(scores, what="query id"), None)
         known = set(queries.ids)
@@ -218,7 +230,7 @@ class Run:
         offsets = np.zeros(len(parts) + 1, np.int64)
         np.cumsum([len(part) for part in parts], out=offsets[1:])
         rows = docs.rows(d for part in parts for d in part)
-        values = np.array([v for part in parts for v in part.values()], np.float64)
+        values = _numbers(parts, queries)
         return cls.from_arrays(queries, docs, offsets, rows, values)
 
     @classmethod
@@ -283,7 +295,8 @@ class Run:
 
         Args:
             row: Row of the query.
-            corpus: Where the documents' words are, to be shown with the hits.
+            corpus: Where the documents' words are, to be shown with the hits; documents that it
+                lacks have none.
 
         Returns:
             The ranking.
@@ -292,14 +305,12 @@ class Run:
         ids = self.docs.strings(self.rows[part])
         words: Sequence[str | None] = [None] * len(ids)
         if corpus is not None:
-            words = corpus.contents(corpus.ids.rows(ids))
+            places = self.rows[part] if corpus.ids is self.docs else corpus.ids.rows(ids)
+            texts = iter(corpus.contents(places[places >= 0]))
+            words = [next(texts) if place >= 0 else None for place in places]
         found = zip(ids, self.scores[part].tolist(), words, strict=True)
         hits = tuple(Hit(i, s, rank, text) for rank, (i, s, text) in enumerate(found, 1))
-        try:
-            query: str | None = self.queries.texts[row]
-        except TypeError:
-            query = None
-        return Hits(self.queries.ids[row], query, hits)
+        return Hits(self.queries.ids[row], self.queries.text(row), hits)
 
     def to_dict(self) -> dict[str, dict[str, float]]:
         """The run as ``{query_id: {doc_id: score}}``, best first."""
@@ -518,7 +529,7 @@ def concat_queries(parts: Sequence[Queries]) -> Queries:
         All queries, in order.
 
     Raises:
-        DataError: The batches have different forms.
+        DataError: The batches have different forms, or vectors of different encoders.
     """
     import pyarrow as pa
 
@@ -530,6 +541,9 @@ def concat_queries(parts: Sequence[Queries]) -> Queries:
     if len(kinds) > 1:
         raise DataError(f"queries of different forms: {sorted(p.form_name for p in parts)}")
     forms: list[Any] = [part.form for part in parts]
+    encoders = {form.encoder for form in forms if isinstance(form, (DenseVectors, SparseVectors))}
+    if len(encoders) > 1:
+        raise DataError("queries whose vectors were made by different encoders cannot be joined")
     form: Any = None
     if kinds == {pa.LargeStringArray}:
         form = pa.concat_arrays(forms)
@@ -548,6 +562,24 @@ def concat_queries(parts: Sequence[Queries]) -> Queries:
     origins = [part.origin for part in parts if part.origin is not None]
     origin = concat_queries(origins) if len(origins) == len(parts) else None
     return Queries(ids, form, origin, merged([part.trace for part in parts]))
+
+
+def _numbers(parts: Sequence[Mapping[str, float]], queries: Queries) -> NDArray[np.float64]:
+    """The scores of all parts, float64 ``(hits,)``; nothing but real numbers passes."""
+    values = [value for part in parts for value in part.values()]
+    if not {type(value) for value in values} <= {float, int}:
+        for query_id, part in zip(queries.ids, parts, strict=True):
+            for doc_id, value in part.items():
+                real = isinstance(value, (float, int, np.floating, np.integer))
+                if not real or isinstance(value, bool):
+                    raise DataError(
+                        f"query {query_id!r}, document {doc_id!r}: the score is {value!r} "
+                        f"({type(value).__name__}), not a number"
+                    )
+    try:
+        return np.array(values, np.float64)
+    except OverflowError as why:
+        raise NonFiniteError(f"a score does not fit a float ({why}); scores are finite") from why
 
 
 def _stack_offsets(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:

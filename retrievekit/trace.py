@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Step:
     """One stage's work on a batch.
 
@@ -25,6 +25,15 @@ class Step:
     n_queries: int
     n_hits: int
     dropped: int = 0
+
+    def __repr__(self) -> str:
+        """Name, time and counts on one line, so that a printed trace can be read."""
+        counts = f"{self.n_queries} queries"
+        if self.n_hits or self.dropped:
+            counts += f", {self.n_hits} hits"
+        if self.dropped:
+            counts += f" ({self.dropped} dropped)"
+        return f"<{self.name}: {1000 * self.seconds:.1f} ms, {counts}>"
 
 
 def merged(traces: Sequence[tuple[Step, ...]]) -> tuple[Step, ...]:

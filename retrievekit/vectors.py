@@ -31,6 +31,53 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
+def check_kind(values: Any, kinds: str, what: str) -> NDArray[Any]:
+    """An array of the kinds of numbers wanted; nothing is cast.
+
+    Args:
+        values: What was given: an array ``(n,)`` or ``(n, d)`` of any dtype, or nested lists.
+        kinds: NumPy's letters of the dtypes allowed, such as "iuf"; no numbers at all always pass.
+        what: How the message calls them, such as "scores".
+
+    Returns:
+        The array.
+
+    Raises:
+        DataError: Another dtype, or lists of unequal length.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as why:
+        raise DataError(f"{what} are no array of numbers: {why}") from why
+    if array.size and array.dtype.kind not in kinds:
+        wanted = "real numbers" if "f" in kinds else "integers"
+        raise DataError(f"{what} are of dtype {array.dtype}, but should be {wanted}")
+    return array
+
+
+def check_offsets(offsets: Any, rows: int, what: str) -> NDArray[np.int64]:
+    """Offsets that cut an array into one part per row.
+
+    Args:
+        offsets: Integers ``(rows + 1,)``.
+        rows: How many parts there are.
+        what: How the message calls a row, such as "query".
+
+    Returns:
+        int64 ``(rows + 1,)``.
+
+    Raises:
+        DataError: They are not `rows` + 1 integers that rise from 0.
+    """
+    cuts = check_kind(offsets, "iu", "offsets")
+    if not cuts.size or cuts.shape != (rows + 1,) or cuts[0] != 0 or (cuts[1:] < cuts[:-1]).any():
+        raise DataError(
+            f"offsets are {rows + 1} integers that rise from 0, one {what} between two of them; "
+            f"got {cuts}"
+        )
+    return cuts.astype(np.int64)
+
+
 def check_finite(values: NDArray[np.floating], what: str) -> None:
     """Raise when a row holds NaN or infinity.
 
@@ -43,8 +90,11 @@ def check_finite(values: NDArray[np.floating], what: str) -> None:
     """
     fine = np.isfinite(values)
     if not fine.all():
-        row = int(np.argwhere(~fine)[0][0])
-        raise NonFiniteError(f"{what} {row} holds {values[row]}: NaN and infinity are not allowed")
+        place = tuple(np.argwhere(~fine)[0].tolist())
+        where = f" at component {place[1]}" if len(place) > 1 else ""
+        raise NonFiniteError(
+            f"{what} {place[0]} holds {values[place]}{where}: NaN and infinity are not allowed"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +111,10 @@ class DenseVectors:
 
     def __post_init__(self) -> None:
         """Check shape and finiteness, and freeze."""
-        array = np.ascontiguousarray(self.array, np.float32)
-        if array.ndim != 2:
+        given = check_kind(self.array, "iuf", "dense vectors")
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(given, np.float32)
+        if given.ndim != 2:
             raise DataError(f"dense vectors have shape (n, d); got {np.shape(self.array)}")
         check_finite(array, "vector")
         object.__setattr__(self, "array", read_only(array))
@@ -106,6 +158,9 @@ class SparseVectors:
 
     def __post_init__(self) -> None:
         """Check finiteness and range, and freeze."""
+        check_kind(self.columns, "iu", "columns")
+        check_kind(self.values, "f", "values")
+        check_offsets(self.offsets, len(self.offsets) - 1, "row")
         if len(self.columns) != len(self.values) or self.offsets[-1] != len(self.columns):
             raise DataError(
                 f"CSR arrays disagree: {len(self.columns)} columns, {len(self.values)} values, "
@@ -159,15 +214,26 @@ class WeightedTerms:
 
         Returns:
             The weighted terms.
+
+        Raises:
+            DataError: A weight is no number.
         """
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         terms = string_array([t for row in rows for t in row])
-        weights = np.array([w for row in rows for w in row.values()], np.float32)
+        given = check_kind([w for row in rows for w in row.values()], "iuf", "term weights")
+        with np.errstate(over="ignore"):
+            weights = given.astype(np.float32)
         return cls(offsets, terms, weights)
 
     def __post_init__(self) -> None:
-        """Check finiteness, and freeze."""
+        """Check that the arrays fit each other and finiteness, and freeze."""
+        check_offsets(self.offsets, len(self.offsets) - 1, "row")
+        if not len(self.terms) == len(self.weights) == int(self.offsets[-1]):
+            raise DataError(
+                f"offsets count {self.offsets[-1]} terms, but there are {len(self.terms)} terms "
+                f"and {len(self.weights)} weights"
+            )
         check_finite(self.weights, "term weight")
         for name in ("offsets", "weights"):
             object.__setattr__(self, name, read_only(getattr(self, name)))

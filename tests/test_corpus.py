@@ -147,5 +147,7 @@ def test_bad_tables() -> None:
         Corpus(ids, pa.table({"text": ["x", "y"], "title": ["", ""]}))
     with pytest.raises(DataError, match="has no column 'title'"):
         Corpus(ids, pa.table({"text": ["x"]}))
+    with pytest.raises(DataError, match="1 of 1 documents have null as their title"):
+        Corpus(ids, pa.table({"text": ["x"], "title": pa.nulls(1, pa.large_string())}))
     with pytest.raises(DataError, match="texts is one string"):
         Corpus.from_texts("x")

@@ -15,7 +15,6 @@ import pytest
 
 from retrievekit import registry
 from retrievekit.encode import folders, minilm
-from retrievekit.encode.batching import encode_stream
 from retrievekit.encode.folders import check_folder, content_of, find_folder, sha256
 from retrievekit.encode.sentence import SentenceEncoder
 from retrievekit.errors import (
@@ -120,13 +119,6 @@ def test_batch_size_changes_no_vector(tiny, batch_size):
     whole = SentenceEncoder(tiny, device="cpu").encode_document(TEXTS)
     parts = SentenceEncoder(tiny, device="cpu", batch_size=batch_size).encode_document(TEXTS)
     np.testing.assert_allclose(parts, whole, atol=1e-5)
-
-
-def test_stream_equals_encoding_at_once(tiny):
-    encoder = SentenceEncoder(tiny, device="cpu")
-    parts = list(encode_stream(encoder.encode_document, TEXTS, batch_size=2, shard=3))
-    assert [len(part) for part in parts] == [3, 3, 1]
-    np.testing.assert_allclose(np.concatenate(parts), encoder.encode_document(TEXTS), atol=1e-5)
 
 
 def test_no_texts(tiny):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -137,3 +139,9 @@ def test_arrays_cannot_be_written() -> None:
     for array in (ids.data, ids.offsets, ids.order, ids.rank, ids.translate(ids), ids.rows(["a"])):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
+
+
+@pytest.mark.parametrize("bad", [1, None, "\ud800"])
+def test_looking_up_what_is_no_id(bad: Any) -> None:
+    with pytest.raises(DataError, match="strings of valid Unicode"):
+        Ids.from_strings(["a"]).rows(["a", bad])

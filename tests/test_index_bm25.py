@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 
 from retrievekit.analysis.lucene import LuceneEnglishAnalyzer
 from retrievekit.corpus import Corpus, Document
-from retrievekit.errors import DataError, DuplicateIdError, FormError, UnknownNameError
+from retrievekit.errors import (
+    DataError,
+    DuplicateIdError,
+    FormError,
+    NonFiniteError,
+    UnknownNameError,
+)
 from retrievekit.index.bm25 import PRESETS, BM25Index, byte_length, length_byte
 from retrievekit.kernels.postings import RANGE
 from retrievekit.queries import Queries
@@ -158,6 +164,8 @@ def test_threads_do_not_change_the_answer() -> None:
     index = BM25Index.build(Corpus.from_texts(texts))
     queries = Queries.from_texts([" ".join(rng.choice(WORDS, 3)) for _ in range(20)])
     one = index.searcher(k=10, threads=1)
+    with pytest.raises(DataError, match="threads"):
+        index.searcher(k=10, threads=-2)(queries)
     assert one(queries) == index.searcher(k=10, threads=7)(queries)
     assert one.fingerprint == index.searcher(k=10, threads=7).fingerprint
 
@@ -169,6 +177,29 @@ def test_weighted_terms_search_too() -> None:
     hits = index.searcher(k=5)(base.rewritten(terms))["1"]
     assert hits.doc_ids == ["d1", "d2"]
     assert hits[0].score == pytest.approx(4 * hits[1].score)
+
+
+@pytest.mark.parametrize("weight", [3e38, -3e38])
+def test_weights_that_would_overflow_are_refused(weight: float) -> None:
+    texts = {str(n): "bird" for n in range(8)} | {"a": "cat dog", "b": "cat"}
+    searcher = BM25Index.build(Corpus.from_texts(texts)).searcher()
+    queries = Queries.from_texts({"fine": "x", "bad": "x"})
+    terms = WeightedTerms.from_dicts([{"cat": 1e37}, {"cat": weight, "dog": weight}])
+    with pytest.raises(NonFiniteError, match="'bad'"):
+        searcher(queries.rewritten(terms))
+    assert searcher(queries.rewritten(terms).select(["fine"])).n_hits == 2
+
+
+def test_negative_weights_rank_by_the_same_order() -> None:
+    texts = {"a": "cat dog", "b": "cat", "c": "dog", "d": "bird"}
+    searcher = BM25Index.build(Corpus.from_texts(texts)).searcher()
+    for weights in ({"cat": -1.0}, {"cat": -1.0, "dog": 2.0}, {"cat": -1e-44, "dog": 1e-45}):
+        queries = Queries.from_texts(["x"]).rewritten(WeightedTerms.from_dicts([weights]))
+        hits = searcher(queries)["1"]
+        expected = {d for d, text in texts.items() if set(text.split()) & set(weights)}
+        assert set(hits.doc_ids) == expected
+        keys = [(hit.score, hit.doc_id) for hit in hits]
+        assert keys == sorted(keys, reverse=True)
 
 
 def test_vectors_are_refused() -> None:
@@ -210,12 +241,24 @@ def test_every_emptiness() -> None:
 
 
 def test_bad_documents_are_named() -> None:
+    many = [Document(f"d{n}", "a") for n in range(9000)]
+    with pytest.raises(DataError, match="number 9000"):
+        BM25Index.build([*many, Document("", "a")])
     with pytest.raises(DuplicateIdError, match="'d1'"):
         BM25Index.build([Document("d1", "a"), Document("d1", "b")])
     with pytest.raises(DataError, match="from Documents"):
         BM25Index.build([{"id": "d1", "text": "a"}])  # type: ignore[list-item]
     with pytest.raises(DataError, match="'d2'"):
         BM25Index.build([Document("d1", "a"), Document("d2", "\ud800")])
+
+
+def test_a_stream_has_the_fingerprint_of_the_whole() -> None:
+    documents = [Document(f"d{n}", "a", "", {"year": 2020}) for n in range(9000)]
+    documents.append(Document("last", "b", "", {"year": 2020.5}))
+    stream = BM25Index.build(iter(documents))
+    assert stream.fingerprint == BM25Index.build(Corpus.from_documents(documents)).fingerprint
+    documents[-1] = Document("last", "b", "", {"year": 2020})
+    assert BM25Index.build(iter(documents)).fingerprint != stream.fingerprint
 
 
 def test_progress_is_told() -> None:
@@ -225,3 +268,14 @@ def test_progress_is_told() -> None:
     assert calls[-1] == (10, 10)
     BM25Index.build(iter(corpus), progress=lambda done, total: calls.append((done, total)))
     assert calls[-1] == (10, None)
+
+
+def test_ids_are_kept_as_they_are_written(tmp_path: Path) -> None:
+    # Blanks, tabs, line ends, leading zeros and the like are part of an id.
+    ids = ["a b", "a  b", " a", "a ", "a\tb", "a\nb", "007", "7", "7.0", "é", "e\u0301", "\u00a0"]
+    BM25Index.build(Corpus.from_texts(dict.fromkeys(ids, "cats")), tmp_path / "x")
+    index = BM25Index.open(tmp_path / "x")
+    assert list(index.ids) == ids
+    expected = sorted(ids, key=lambda i: i.encode(), reverse=True)
+    run = index.searcher()(Queries.from_texts({" q 1 ": "cat"}))
+    assert run[" q 1 "].doc_ids == expected

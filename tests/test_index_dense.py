@@ -18,6 +18,7 @@ from retrievekit.errors import (
     DataError,
     EncoderContractError,
     EncoderMismatchError,
+    FingerprintError,
     FormError,
     NonFiniteError,
     RetrieveKitError,
@@ -26,7 +27,7 @@ from retrievekit.errors import (
 from retrievekit.index import dense
 from retrievekit.index.dense import DenseIndex
 from retrievekit.index.opening import open_index
-from retrievekit.protocols import EncoderCard, Similarity
+from retrievekit.protocols import EncoderCard, Similarity, similarity_named
 from retrievekit.queries import Queries
 from retrievekit.vectors import DenseVectors, WeightedTerms
 
@@ -244,3 +245,96 @@ def test_every_emptiness() -> None:
     zero = index.searcher(k=2)(ask(np.zeros((1, 3), np.float32)))
     assert zero["1"].doc_ids == ["d00002", "d00001"]
     assert len(index.searcher(k=1000)(ask(np.ones((1, 3), np.float32)))["1"]) == 3
+
+
+def test_vectors_are_finite_as_float32_and_numbers() -> None:
+    corpus = Corpus.from_texts({"d1": "t0", "d2": "t1"})
+    encoder = Table({}, 1)
+    for vectors, error, message in (
+        ([[0.0], [1e39]], NonFiniteError, "'d2' holds NaN or infinity as float32"),
+        ([["1"], ["0"]], EncoderContractError, "dtype <U1; expected float32"),
+        ([[1j], [0]], EncoderContractError, "dtype complex128"),
+        ([[None], [0]], EncoderContractError, "dtype object"),
+    ):
+        encoder.encode_document = lambda texts, vectors=vectors: np.array(vectors)  # type: ignore[method-assign,misc]
+        with pytest.raises(error, match=message):
+            DenseIndex.build(corpus, encoder)
+
+
+@pytest.mark.parametrize("similarity", ["dot", "euclidean"])
+def test_scores_beyond_float32_are_refused(similarity: Similarity) -> None:
+    index = build(np.array([[1e30, 1e30], [0, 1], [-1e30, 1e30]], np.float32), similarity)
+    with pytest.raises(NonFiniteError, match=r"query '1' has length .* do not fit into float32"):
+        index.searcher()(ask(np.array([[1e30, 1e30]], np.float32)))
+    # The cosine knows no lengths.
+    index = build(np.array([[1e30, 1e30], [0, 1]], np.float32), "cosine")
+    assert index.searcher()(ask(np.array([[1e30, 1e30]], np.float32)))["1"].doc_ids[0] == "d00000"
+
+
+def test_documents_that_vectors_say_nothing_of_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    corpus = Corpus.from_texts({"d1": "t0", "d2": "", "d3": "unknown", "d4": " \n"})
+    DenseIndex.build(corpus, Table({"t0": [-1.0], "": [1.0], " \n": [0.5]}, 1, "cosine"))
+    words, zeros = (record.getMessage() for record in caplog.records)
+    assert words.startswith("2 documents without words ('d2', 'd4'): ")
+    assert zeros.startswith("1 documents whose vector is all zeros ('d3'): ")
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, True, "3"])
+def test_k_is_a_number_of_hits(k: Any) -> None:
+    index = build(np.eye(3, dtype=np.float32), "dot")
+    with pytest.raises(DataError, match="whole number of hits, at least 1"):
+        index.search(ask(np.ones((1, 3), np.float32)), k)
+    with pytest.raises(DataError, match="whole number of hits, at least 1"):
+        index.searcher(k=k)
+
+
+@pytest.mark.parametrize("name", ["Dot", "dotproduct", "inner", "cos", "cosine_sim", "l1", ""])
+def test_near_names_of_similarities_are_not_guessed(name: str) -> None:
+    with pytest.raises(DataError, match=f"no similarity named '{name}'; known: cos_sim"):
+        similarity_named(name)
+    with pytest.raises(DataError, match="no similarity named"):
+        DenseIndex.build(Corpus.from_texts({"d": "t"}), Table({}, 2, name))  # type: ignore[arg-type]
+
+
+def test_dot_is_not_cosine() -> None:
+    longer = np.array([[1.0, 0.0], [3.0, 4.0]], np.float32)
+    query = ask(np.array([[2.0, 0.0]], np.float32))
+    assert build(longer, "dot").searcher()(query)["1"].doc_ids == ["d00001", "d00000"]
+    assert build(longer, "cosine").searcher()(query)["1"].doc_ids == ["d00000", "d00001"]
+
+
+def test_nothing_fills_up_a_ranking_of_negative_scores() -> None:
+    # One query has three hits below 0, its neighbour three above; k is more than there are.
+    index = build(np.array([[1.0], [2.0], [3.0]], np.float32), "dot")
+    run = index.searcher(k=10)(ask(np.array([[-1.0], [1.0]], np.float32)))
+    assert run.to_dict() == {
+        "1": {"d00000": -1.0, "d00001": -2.0, "d00002": -3.0},
+        "2": {"d00002": 3.0, "d00001": 2.0, "d00000": 1.0},
+    }
+    # What is filtered out does not come back with a score of 0.
+    kept = run.keep(run.scores != -1.0)
+    assert kept["1"].doc_ids == ["d00001", "d00002"]
+
+
+@pytest.mark.parametrize("similarity", ["dot", "euclidean"])
+def test_rankings_are_exact_where_float32_thins_out(similarity: Similarity) -> None:
+    # Products of these lie among the denormals, where no relative error bound holds.
+    rng = np.random.default_rng(6)
+    vectors = (rng.standard_normal((1500, 64)) * 2e-23).astype(np.float32)
+    queries = (rng.standard_normal((4, 64)) * 2e-23).astype(np.float32)
+    run = build(vectors, similarity).searcher(k=10)(ask(queries))
+    assert [run.hits(q).doc_ids for q in range(4)] == oracle(queries, vectors, similarity, 10)
+
+
+def test_an_encoder_s_identity_may_hold_tuples_and_numpy_s_numbers(tmp_path: Path) -> None:
+    corpus = Corpus.from_texts({"d1": "t0"})
+    encoder = Table({"t0": [1.0]}, 1, prompts=("a", "b"), layers=np.int64(3))
+    index = DenseIndex.build(corpus, encoder, tmp_path / "x")
+    assert index.searcher().search("t0").doc_ids == ["d1"]
+    assert index.card.fingerprint == encoder.card.fingerprint
+    encoded: list[str] = []
+    strange = Table({}, 1, what=object())
+    strange.encode_document = encoded.append  # type: ignore[method-assign, assignment]
+    with pytest.raises(FingerprintError, match="identity of 'table'"):
+        DenseIndex.build(corpus, strange)
+    assert encoded == []  # told before hours of encoding

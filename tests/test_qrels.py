@@ -106,3 +106,30 @@ def test_a_query_without_judgements_between_others() -> None:
     qrels = Qrels.from_dict(judged)
     assert qrels.offsets.tolist() == [0, 0, 1, 1, 3]
     assert qrels.take(np.array([3, 0])).to_dict() == {"d": {"x": 0, "y": 2}, "a": {}}
+
+
+@pytest.mark.parametrize(
+    ("offsets", "rows", "grades", "message"),
+    [
+        ([0, 1], [0], [1.9], "grades are of dtype float64, but should be integers"),
+        ([0, 1], [0], ["1"], "grades are of dtype"),
+        ([0, 1], [0.7], [1], "rows are of dtype"),
+        ([0, 1], [7], [1], "rows run from 7 to 7, but docs has 2"),
+        ([0, 1], [-1], [1], "rows run from -1 to -1"),
+        ([0, 2], [1, 1], [1, 2], "query 'q' judges document 'b' twice"),
+        ([0, 3], [0, 1], [1, 1], "count 3 judgements, rows 2"),
+        ([1, 2], [0], [1], "rise from 0"),
+    ],
+)
+def test_nothing_is_cast_or_cut_on_the_way_in(
+    offsets: Any, rows: Any, grades: Any, message: str
+) -> None:
+    queries, docs = Ids.from_strings(["q"]), Ids.from_strings(["a", "b"])
+    with pytest.raises(DataError, match=message):
+        Qrels.from_arrays(queries, docs, np.array(offsets), np.array(rows), np.array(grades))
+
+
+def test_huge_grades_are_refused() -> None:
+    for grade in (2**31, 2**70, -(2**70)):
+        with pytest.raises(DataError, match="beyond 32 bits"):
+            Qrels.from_dict({"q": {"a": grade}})

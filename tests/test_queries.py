@@ -103,6 +103,28 @@ def test_content_differs_with_form_and_origin() -> None:
     assert len({form.content_hash for form in forms}) == len(forms)
 
 
+def test_words_that_look_like_a_rewriting_are_none() -> None:
+    rewritten = Queries.from_texts({"a": "y"}).rewritten(pa.array(["x"], pa.large_string()))
+    for words in ("x\0from\0text\0y", "rewritten\0", rewritten.content(0).decode()):
+        assert Queries.from_texts({"a": words}).content(0) != rewritten.content(0)
+
+
+def test_forms_that_are_none() -> None:
+    queries = Queries.from_texts({"a": "x"})
+    assert queries.rewritten(pa.array(["y"])).rewritten_texts == ["y"]  # of 32-bit offsets
+    for form in (["y"], np.ones((1, 2)), pa.chunked_array([["y"]])):
+        with pytest.raises(FormError, match=f"not {type(form).__name__}"):
+            queries.rewritten(form)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="1 of 1 query texts are null"):
+        queries.rewritten(pa.array([None], pa.large_string()))
+
+
+def test_words_of_one_query() -> None:
+    queries = Queries.from_texts({"a": "x", "b": "y"})
+    assert [queries.text(0), queries.rewritten(dense(2)).text(1)] == ["x", "y"]
+    assert Queries(queries.ids, dense(2)).text(0) is None
+
+
 def test_content_of_a_query_does_not_know_its_id_or_companions() -> None:
     one = Queries.from_texts({"a": "x", "b": "y"})
     other = Queries.from_texts({"c": "y"})
@@ -134,3 +156,7 @@ def test_bad_queries() -> None:
         concat_queries([same, same])
     with pytest.raises(DataError, match="queries of different forms"):
         concat_queries([same, Queries(Ids.from_strings(["b"]), dense(1))])
+    mine = Queries(Ids.from_strings(["a"]), dense(1))
+    other = Queries(Ids.from_strings(["b"]), DenseVectors(np.ones((1, 2), np.float32), "another"))
+    with pytest.raises(DataError, match="different encoders"):
+        concat_queries([mine, other])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from retrievekit.corpus import Corpus
 from retrievekit.errors import DataError, DuplicateIdError, NonFiniteError, UnknownNameError
 from retrievekit.ids import Ids
+from retrievekit.index.bm25 import BM25Index
 from retrievekit.queries import Queries
 from retrievekit.run import Hit, Run, concat
 from retrievekit.trace import Step
@@ -213,6 +214,16 @@ def test_joining_adds_up_traces() -> None:
     assert concat(traced) == concat(parts)  # the trace does not count
 
 
+def test_documents_that_a_corpus_lacks_have_no_words() -> None:
+    run = Run.from_dict({"q": {"a": 3.0, "b": 2.0, "c": 1.0}})
+    corpus = Corpus.from_texts({"c": "see", "x": "no", "a": "eh"})
+    assert [hit.text for hit in run.hits(0, corpus)] == ["eh", None, "see"]
+    stored = BM25Index.build(corpus).corpus
+    assert [hit.text for hit in run.hits(0, stored)] == ["eh", None, "see"]
+    none = Corpus.from_texts({})
+    assert [hit.text for hit in run.hits(0, none)] == [None, None, None]
+
+
 # Other documents, other queries -------------------------------------------------------------------
 
 
@@ -322,3 +333,39 @@ def test_empty_queries_between_full_ones_stay_in_place() -> None:
         "e": {},
     }
     assert run.keep(np.zeros(3, bool)).offsets.tolist() == [0] * 6
+
+
+@pytest.mark.parametrize(
+    ("offsets", "rows", "scores", "message"),
+    [
+        ([0, 10], [0, 1], [1.0, 0.5], "count 10 hits, but rows has 2"),
+        ([0, 1], [0, 1], [1.0, 0.5], "count 1 hits, but rows has 2"),
+        ([0, -1], [0], [1.0], "rise from 0"),
+        ([0, 2], [0, 1], [1.0], "scores has 1"),
+        ([0, 1.7], [0], [1.0], "offsets are of dtype float64"),
+        ([0, 2], [0.9, 1.2], [1.0, 2.0], "rows are of dtype float64, but should be integers"),
+        ([0, 2], [True, False], [1.0, 2.0], "rows are of dtype bool"),
+        ([0, 1], [0], ["1.5"], "scores are of dtype .*, but should be real numbers"),
+        ([0, 1], [0], [1j], "scores are of dtype complex128"),
+    ],
+)
+def test_nothing_is_cast_or_read_beyond_its_end(
+    offsets: Any, rows: Any, scores: Any, message: str
+) -> None:
+    docs, queries = Ids.from_strings("ab"), Queries(Ids.from_strings(["q"]), None)
+    with pytest.raises(DataError, match=message):
+        Run.from_arrays(queries, docs, np.array(offsets), np.array(rows), np.array(scores))
+
+
+@pytest.mark.parametrize("bad", ["1.5", None, True, 1j, [1.0], np.datetime64("2020-01-01")])
+def test_scores_are_numbers(bad: Any) -> None:
+    with pytest.raises(DataError, match=r"query 'q', document 'b': the score is .*not a number"):
+        Run.from_dict({"q": {"a": 1, "b": bad}})
+
+
+def test_scores_come_in_mappings_and_fit_a_float() -> None:
+    with pytest.raises(DataError, match="the scores of query 'q' are list, not a mapping"):
+        Run.from_dict({"q": ["a"]})  # type: ignore[dict-item]
+    with pytest.raises(NonFiniteError, match="does not fit a float"):
+        Run.from_dict({"q": {"a": 10**400}})
+    assert Run.from_dict({"q": {"a": np.float32(2), "b": np.int8(1)}})["q"].doc_ids == ["a", "b"]

@@ -20,6 +20,7 @@ from retrievekit.queries import Queries
 from retrievekit.run import Run
 from retrievekit.stage import Stage, Then, knob, stage
 from retrievekit.testing import ToyEncoder, asserting, check_run, check_stage, toy_corpus
+from retrievekit.trace import Step
 from retrievekit.vectors import DenseVectors, WeightedTerms
 
 TOY = toy_corpus()
@@ -474,3 +475,15 @@ def test_check_run_on_small_things():
     check_run(Run.empty(TOY.queries, TOY.corpus.ids))
     check_run(Run.empty(Queries.from_texts({}), Ids.from_strings([])))
     check_run(Run.from_dict({"q": {"a": 0.0, "b": -0.0, "é": 0.0}}))
+
+
+def test_a_printed_trace_can_be_read():
+    steps = (
+        Step("bm25(k=100)", "ab", 0.25, 2, 150),
+        Step("top(10)", "cd", 0.0015, 2, 20, 130),
+        Step("rewrite", "", 0.5, 2, 0),
+    )
+    assert repr(steps) == (
+        "(<bm25(k=100): 250.0 ms, 2 queries, 150 hits>, "
+        "<top(10): 1.5 ms, 2 queries, 20 hits (130 dropped)>, <rewrite: 500.0 ms, 2 queries>)"
+    )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -17,17 +19,20 @@ import pytest
 from retrievekit.corpus import Corpus, Document
 from retrievekit.errors import (
     CorruptIndexError,
+    DataError,
     DuplicateIdError,
     FormatVersionError,
     IndexExistsError,
     LockedError,
     StoreError,
 )
-from retrievekit.index.base import document_hash
+from retrievekit.index import base
+from retrievekit.index.base import DocumentWriter, document_hash
 from retrievekit.index.bm25 import BM25Index
 from retrievekit.index.opening import open_index
+from retrievekit.store import manifest, segment
 from retrievekit.store.commit import Transaction
-from retrievekit.store.files import BLOCK, Files, Lock, Writer
+from retrievekit.store.files import BLOCK, Files, Lock, Writer, crc32c
 from retrievekit.store.manifest import CURRENT, Manifest, current_bytes, read_manifest
 from retrievekit.store.segment import CheckedArray, SegmentReader, SegmentWriter
 from retrievekit.store.verify import verify
@@ -120,6 +125,47 @@ def test_every_flipped_bit_of_current_is_seen(index: Path) -> None:
             open_index(index)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff\n\n",
+        b"retrievekit-index x\na b\n",
+        b"retrievekit-index 1\n",
+        b"retrievekit-index 1\nab\n",
+        b"retrievekit-index 1\n. " + b"0" * 64 + b"\n",
+        b"retrievekit-index 1\n../manifest-000001.json " + b"0" * 64 + b"\n",
+        b"retrievekit-index 1\n\0 ab\n",
+        b"retrievekit-index 2\nwhat comes\nlater\n",
+    ],
+)
+def test_what_is_no_current_is_refused_whatever_its_checksum(index: Path, body: bytes) -> None:
+    (index / CURRENT).write_bytes(body + f"crc32c {crc32c(body):08x}\n".encode())
+    with pytest.raises(StoreError, match="upgrade" if b" 2" in body else "not an|names no"):
+        open_index(index)
+    assert len(BM25Index.build(DOCUMENTS, index, overwrite=True)) == len(DOCUMENTS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff", b"[]", b"{}", b'{"format":"1"}', b'{"format":1,"kind":"bm25"}', b"[" * 99_999],
+)
+def test_what_is_no_manifest_is_refused_whatever_its_digest(index: Path, content: bytes) -> None:
+    name = next(index.glob("manifest-*.json")).name
+    (index / name).write_bytes(content)
+    (index / CURRENT).write_bytes(current_bytes(name, content))
+    with pytest.raises(CorruptIndexError, match="not a manifest"):
+        open_index(index)
+
+
+def test_every_block_needs_its_checksum(index: Path) -> None:
+    live, _ = read_manifest(index)
+    content = json.loads(live.to_bytes())
+    content["segments"][0]["arrays"]["values"]["crc32c"] = []
+    with pytest.raises(CorruptIndexError, match="0 block checksums"):
+        Manifest.from_bytes(json.dumps(content).encode(), index)
+
+
 def test_flipped_bits_of_the_manifest_are_seen(index: Path) -> None:
     path = next(index.glob("manifest-*.json"))
     good = path.read_bytes()
@@ -192,6 +238,26 @@ def test_a_reader_keeps_its_files_when_they_are_removed(index: Path) -> None:
     assert opened.searcher(k=3).search("cats").doc_ids == ["d1", "d2"]
 
 
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(manifest, "_parse_current"), (segment, "read_manifest")],
+    ids=["before the manifest is read", "before the segments are opened"],
+)
+def test_opening_while_another_generation_is_committed(
+    index: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str
+) -> None:
+    real = getattr(module, name)
+
+    def overtaken(*given: object) -> object:
+        found = real(*given)
+        monkeypatch.setattr(module, name, real)
+        BM25Index.build(DOCUMENTS[:1], index, overwrite=True)
+        return found
+
+    monkeypatch.setattr(module, name, overtaken)
+    assert list(BM25Index.open(index).ids) == ["d1"]
+
+
 def test_verify_lists_a_missing_file(index: Path) -> None:
     (index / "segments").rename(index / "elsewhere")
     report = verify(index)
@@ -251,6 +317,120 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
         BM25Index.build(DOCUMENTS, tmp_path / "letter.txt")
 
 
+def test_other_people_s_segments_are_left_alone(tmp_path: Path, index: Path) -> None:
+    (tmp_path / "video" / "segments").mkdir(parents=True)
+    (tmp_path / "video" / "segments" / "0001.ts").write_text("film")
+    with pytest.raises(IndexExistsError, match=r"segments/0001\.ts"):
+        BM25Index.build(DOCUMENTS, tmp_path / "video", overwrite=True)
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "manifest-site.json").write_text("{}")
+    with pytest.raises(IndexExistsError, match=r"manifest-site\.json"):
+        BM25Index.build(DOCUMENTS, tmp_path / "web", overwrite=True)
+    # Nor is what appears while a build is under way.
+    with Transaction(index, overwrite=True) as work:
+        (index / "segments" / "letter.txt").write_text("dear")
+        live, _ = read_manifest(index)
+        content = json.loads(live.to_bytes())
+        work.prepare(
+            lambda generation: Manifest.from_bytes(
+                json.dumps({**content, "generation": generation}).encode(), index
+            )
+        )
+        work.publish()
+    assert (index / "segments" / "letter.txt").read_text() == "dear"
+
+
+class Recorded(Files):
+    """Remembers which folders were synced."""
+
+    def __init__(self) -> None:
+        self.synced: list[Path] = []
+
+    def sync_folder(self, folder: Path) -> None:
+        self.synced.append(folder)
+        super().sync_folder(folder)
+
+
+def test_names_of_new_folders_are_made_durable(tmp_path: Path) -> None:
+    files = Recorded()
+    with Transaction(tmp_path / "new" / "x", files=files):
+        pass
+    # Without these a loss of power may take the whole index folder, commit and all.
+    assert files.synced == [tmp_path, tmp_path / "new", tmp_path / "new" / "x"]
+
+
+def test_another_writer_may_commit_between_looking_and_locking(tmp_path: Path) -> None:
+    class Overtaken(Files):
+        def lock(self, folder: Path) -> Lock:
+            BM25Index.build(DOCUMENTS, folder)
+            return super().lock(folder)
+
+    with pytest.raises(IndexExistsError, match="overwrite"):
+        Transaction(tmp_path / "x", files=Overtaken())
+    with Lock(tmp_path / "x" / "lock"):
+        assert len(BM25Index.open(tmp_path / "x")) == len(DOCUMENTS)
+
+
+def test_a_commit_stands_although_old_files_cannot_be_removed(
+    index: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = Files.remove
+
+    def stubborn(self: Files, path: Path) -> None:
+        if path.name == "000001-00":
+            raise PermissionError(13, "not yours", str(path))
+        real(self, path)
+
+    monkeypatch.setattr(Files, "remove", stubborn)
+    assert len(BM25Index.build(DOCUMENTS[:1], index, overwrite=True)) == 1
+    assert "old files could not be removed" in caplog.text
+    monkeypatch.undo()
+    BM25Index.build(DOCUMENTS, index, overwrite=True)
+    assert len(list((index / "segments").iterdir())) == 1
+
+
+def test_a_build_that_cannot_start_gives_the_lock_back(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise OSError(28, "no space")
+
+    monkeypatch.setattr(base, "DocumentWriter", full)
+    with pytest.raises(OSError, match="no space") as caught:
+        BM25Index.build(DOCUMENTS, index, overwrite=True)
+    monkeypatch.undo()
+    assert len(BM25Index.build(DOCUMENTS, index, overwrite=True)) == len(DOCUMENTS)
+    assert caught.value.__traceback__ is not None  # which keeps the failed build's frames alive
+
+
+@pytest.mark.parametrize("values", [(2**60 + 1, 0.5), (["x"], 1)])
+def test_metadata_that_no_type_holds_is_refused(tmp_path: Path, values: tuple[Any, Any]) -> None:
+    writer = SegmentWriter(tmp_path / "s", Files())
+    documents = DocumentWriter(writer, store_text=True)
+    for doc_id, value in zip("ab", values, strict=True):
+        documents.add(Corpus.from_documents([Document(doc_id, "x", "", {"n": value})]))
+    with pytest.raises(DataError, match="do not fit each other"):
+        documents.finish()
+    writer.abort()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_while_spilling_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = base.tempfile.mkdtemp
+
+    def full(**given: object) -> str:
+        folder = real(**given)
+        (Path(folder) / "block-00000").symlink_to("/dev/full")
+        return folder
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    texts = (Document(str(n), f"cat{n}") for n in range(3000))
+    with pytest.raises(StoreError, match="the disk is full"):
+        BM25Index.build(texts, tmp_path / "x")
+
+
 def test_a_failing_source_leaves_the_old_index(index: Path) -> None:
     def broken() -> object:
         yield DOCUMENTS[0]
@@ -289,6 +469,18 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     with Transaction(tmp_path / "x"), pytest.raises(LockedError, match="another process"):
         Transaction(tmp_path / "x")
     Transaction(tmp_path / "x").__exit__(None, None, None)
+
+
+def test_a_lock_that_was_given_back_is_free_although_a_child_inherited_it(tmp_path: Path) -> None:
+    lock = Lock(tmp_path / "lock")
+    assert lock._fd is not None
+    inherited = os.dup(lock._fd)  # what a fork gives the child: the same open file
+    try:
+        lock.release()
+        with Lock(tmp_path / "lock"):
+            pass
+    finally:
+        os.close(inherited)
 
 
 def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrievekit.arrow import string_array
-from retrievekit.corpus import CHUNK, Corpus, Document, joined
+from retrievekit.corpus import CHUNK, Corpus, Document
 from retrievekit.errors import DataError, FormatVersionError
 from retrievekit.ids import Ids
 from retrievekit.index.searcher import Searcher
@@ -25,39 +25,32 @@ from retrievekit.queries import Queries
 from retrievekit.run import Run
 from retrievekit.stage import fingerprint_of
 from retrievekit.store.commit import Transaction
-from retrievekit.store.manifest import Manifest, SegmentRecord, read_manifest
-from retrievekit.store.segment import SegmentReader, SegmentWriter, StringsWriter
+from retrievekit.store.manifest import Manifest, SegmentRecord
+from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter, StringsWriter
 
 
 class Index(ABC):
     """A generation of an index, opened and pinned.
 
     Args:
-        path: The index folder.
-        manifest: Its manifest.
-        digest: The manifest's SHA-256.
+        generation: The pinned generation.
+
+    Raises:
+        FormatVersionError: It is of another kind.
     """
 
     kind: ClassVar[str]
 
-    def __init__(self, path: Path, manifest: Manifest, digest: str) -> None:
-        self.path = path
-        self.manifest = manifest
-        self.manifest_hash = digest
-        self.segments = [
-            SegmentReader(path / "segments" / record.name, record) for record in manifest.segments
-        ]
-
-    @classmethod
-    def _pin(cls, path: str | Path) -> tuple[Path, Manifest, str]:
-        folder = Path(path)
-        manifest, digest = read_manifest(folder)
-        if manifest.kind != cls.kind:
+    def __init__(self, generation: Generation) -> None:
+        self.path = generation.folder
+        self.manifest = generation.manifest
+        self.manifest_hash = generation.digest
+        self.segments = generation.segments
+        if self.manifest.kind != self.kind:
             raise FormatVersionError(
-                f"{folder}: an index of kind {manifest.kind!r}, not {cls.kind!r}; "
+                f"{self.path}: an index of kind {self.manifest.kind!r}, not {self.kind!r}; "
                 "retrievekit.index.opening.open_index opens any kind"
             )
-        return folder, manifest, digest
 
     def __len__(self) -> int:
         """How many live documents there are."""
@@ -196,8 +189,13 @@ class StoredCorpus(Corpus):
         """
         if rows is None:
             return super().contents()
-        parts = [self._rows(row, row + 1) for row in np.asarray(rows).tolist()]
-        return joined(pa.concat_tables(parts)) if parts else []
+        wanted = np.asarray(rows).tolist()
+        pairs = [(self._string("title", row), self._string("text", row)) for row in wanted]
+        return [f"{title} {text}" if title else text for title, text in pairs]
+
+    def _string(self, name: str, row: int) -> str:
+        start, stop = self._segment[f"{name}.offsets"].slice(row, row + 2).tolist()
+        return self._segment[f"{name}.bytes"].slice(start, stop).tobytes().decode("utf-8")
 
     def document(self, row: int) -> Document:
         """One document by row, reading only what it needs."""
@@ -291,7 +289,7 @@ def document_hash(doc_id: str, title: str, text: str, metadata: dict[str, Any]) 
         An integer below 2**256.
     """
     digest = hashlib.sha256()
-    known = sorted((name, repr(value)) for name, value in metadata.items() if value is not None)
+    known = sorted((n, _value_name(value)) for n, value in metadata.items() if value is not None)
     for field in (doc_id, title, text, repr(known)):
         raw = field.encode("utf-8")
         digest.update(len(raw).to_bytes(8, "little"))
@@ -299,23 +297,29 @@ def document_hash(doc_id: str, title: str, text: str, metadata: dict[str, Any]) 
     return int.from_bytes(digest.digest(), "little")
 
 
+def _value_name(value: Any) -> str:
+    # A column of integers becomes one of floats when a fraction joins it: 2020 and 2020.0 are one.
+    if isinstance(value, int) and not isinstance(value, bool) and int(float(value)) == value:
+        return repr(float(value))
+    return repr(value)
+
+
 def _joined_metadata(parts: Sequence[tuple[int, pa.Table]]) -> pa.Table:
+    columns = {}
     try:
-        schema = pa.unify_schemas([p.schema for _, p in parts], promote_options="permissive")
+        for field in pa.unify_schemas([p.schema for _, p in parts], promote_options="permissive"):
+            chunks: list[pa.Array] = []
+            for count, part in parts:
+                if field.name in part.column_names:
+                    chunks += part.column(field.name).cast(field.type).chunks
+                else:
+                    chunks.append(pa.nulls(count, field.type))
+            columns[field.name] = pa.chunked_array(chunks, field.type)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as why:
         raise DataError(
             f"metadata of one name has types that do not fit each other ({why}); give all "
             "documents the same type"
         ) from why
-    columns = {}
-    for field in schema:
-        chunks: list[pa.Array] = []
-        for count, part in parts:
-            if field.name in part.column_names:
-                chunks += part.column(field.name).cast(field.type).chunks
-            else:
-                chunks.append(pa.nulls(count, field.type))
-        columns[field.name] = pa.chunked_array(chunks, field.type)
     return pa.table(columns).combine_chunks()
 
 
@@ -347,11 +351,13 @@ def document_chunks(
 
 def _chunks_of(documents: Iterable[Document], size: int) -> Iterator[Corpus]:
     part: list[Document] = []
-    for document in documents:
+    for place, document in enumerate(documents):
         if not isinstance(document, Document):
             raise DataError(
-                f"an index is built from a Corpus or from Documents, not from {document!r}"
+                f"an index is built from a Corpus or from Documents; number {place} is {document!r}"
             )
+        if not document.doc_id:
+            raise DataError(f"the id of document number {place} (from 0) is empty")
         part.append(document)
         if len(part) == size:
             yield Corpus.from_documents(part)
@@ -378,8 +384,12 @@ class Build:
     def __enter__(self) -> Self:
         """Take the lock and start the segment."""
         self._transaction = Transaction(self.folder, overwrite=self._overwrite)
-        self.segment = self._transaction.segment()
-        self.documents = DocumentWriter(self.segment, store_text=self._store_text)
+        try:
+            self.segment = self._transaction.segment()
+            self.documents = DocumentWriter(self.segment, store_text=self._store_text)
+        except BaseException as why:
+            self.__exit__(type(why), why, why.__traceback__)
+            raise
         return self
 
     def __exit__(self, *failure: Any) -> None:

@@ -27,14 +27,15 @@ from numpy.typing import NDArray
 
 from retrievekit.analysis.lucene import LuceneEnglishAnalyzer
 from retrievekit.corpus import Corpus, Document
-from retrievekit.errors import DataError, FormError, UnknownNameError
+from retrievekit.errors import DataError, FormError, NonFiniteError, UnknownNameError
 from retrievekit.index.base import Build, Index, document_chunks
 from retrievekit.index.inverted import BLOCK_POSTINGS, Dictionary, PostingsBuilder
-from retrievekit.index.results import in_parts, run_of
+from retrievekit.index.results import MAX_SCORE, check_k, in_parts, run_of
 from retrievekit.protocols import Progress
 from retrievekit.queries import Queries
 from retrievekit.run import Run
 from retrievekit.store.files import naming_space
+from retrievekit.store.segment import Generation
 from retrievekit.vectors import WeightedTerms
 
 PRESETS: dict[str, tuple[float, float]] = {
@@ -180,7 +181,7 @@ class BM25Index(Index):
             FormatVersionError: The folder is no index of this kind, or a newer one.
             CorruptIndexError: It is damaged.
         """
-        return cls(*cls._pin(path))
+        return cls(Generation.pin(Path(path)))
 
     @cached_property
     def analyzer(self) -> LuceneEnglishAnalyzer:
@@ -273,10 +274,23 @@ class BM25Index(Index):
 
         Returns:
             The run.
+
+        Raises:
+            DataError: k is no whole number of at least 1.
+            FormError: The queries are vectors or have no form.
+            NonFiniteError: A query's term weights are so large that scores may overflow.
         """
         from retrievekit.kernels.postings import search_postings
 
+        check_k(k)
         found = [self._slices(terms) for terms in self.query_terms(queries)]
+        for row, (*_, weighed) in enumerate(found):
+            # No posting adds more than its term's weight, so this bounds every partial sum.
+            if not sum(map(abs, weighed)) < MAX_SCORE:
+                raise NonFiniteError(
+                    f"query {queries.ids[row]!r}: its term weights are so large that scores may "
+                    "not fit into float32; scale them down"
+                )
         bounds = np.zeros(len(found) + 1, np.int64)
         np.cumsum([len(part[0]) for part in found], out=bounds[1:])
         starts = np.array([s for part in found for s in part[1]], np.int64)

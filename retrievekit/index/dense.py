@@ -9,7 +9,7 @@ everywhere.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,12 +30,12 @@ from retrievekit.errors import (
     UnknownNameError,
 )
 from retrievekit.index.base import Build, Index, document_chunks
-from retrievekit.index.results import in_parts, run_of
+from retrievekit.index.results import check_k, in_parts, run_of
 from retrievekit.protocols import Encoder, EncoderCard, Progress, Similarity, similarity_named
 from retrievekit.queries import Queries
 from retrievekit.run import Run
 from retrievekit.store.files import naming_space
-from retrievekit.store.manifest import Manifest
+from retrievekit.store.segment import Generation
 from retrievekit.vectors import DenseVectors
 
 log = logging.getLogger(__name__)
@@ -55,21 +55,18 @@ class DenseIndex(Index):
     """Document vectors with the encoder that made them.
 
     Args:
-        path: The index folder.
-        manifest: Its manifest.
-        digest: The manifest's SHA-256.
+        generation: The pinned generation.
         encoder: The query encoder; by default the one on the manifest's card, loaded when needed.
 
     Raises:
+        FormatVersionError: The index is of another kind.
         EncoderMismatchError: The encoder is another one than the index was built with.
     """
 
     kind: ClassVar[str] = "dense"
 
-    def __init__(
-        self, path: Path, manifest: Manifest, digest: str, encoder: Encoder | None = None
-    ) -> None:
-        super().__init__(path, manifest, digest)
+    def __init__(self, generation: Generation, encoder: Encoder | None = None) -> None:
+        super().__init__(generation)
         if encoder is not None:
             self.encoder = self._checked(encoder)
 
@@ -102,16 +99,19 @@ class DenseIndex(Index):
         Raises:
             UnknownNameError: No such engine.
             EncoderContractError: The encoder gave vectors of another shape than it says.
-            NonFiniteError: A vector holds NaN or infinity, or cannot be normalised.
+            NonFiniteError: A vector holds NaN or infinity as float32.
+            FingerprintError: The encoder's card holds what cannot be written down.
             IndexExistsError: An index is at `path` and `overwrite` is false.
             LockedError: Another process is writing there.
         """
         if engine != "flat":
             raise UnknownNameError.among("dense engine", engine, ["flat"])
         similarity = similarity_named(encoder.similarity)
+        card = encoder.card.to_dict()
         chunks, total = document_chunks(source, ENCODED_AT_A_TIME)
         largest = 0.0
         cuts = Cuts()
+        wordless, zero = _Noted("without words"), _Noted("whose vector is all zeros")
         with (
             Build(path, overwrite=overwrite, store_text=store_text) as build,
             naming_space(build.folder),
@@ -120,6 +120,8 @@ class DenseIndex(Index):
             for chunk in chunks:
                 with cuts.collected():
                     vectors = document_vectors(encoder, chunk)
+                wordless.add([not text.strip() for text in chunk.contents()], chunk)
+                zero.add(np.asarray(~vectors.any(axis=1)), chunk)
                 if similarity == "cosine":
                     vectors = normalised(vectors)
                 if len(vectors):
@@ -133,11 +135,13 @@ class DenseIndex(Index):
                 cls.kind,
                 {"engine": engine, "similarity": similarity, "dim": encoder.dim},
                 statistics={"largest_norm": largest},
-                encoder=encoder.card.to_dict(),
+                encoder=card,
             )
             index = cls.open(build.folder, encoder)
             build.keep_alive(index)
         cuts.tell()
+        wordless.tell("their vectors say nothing of them, but are found like any other's")
+        zero.tell("under dot and cosine they score 0, above whatever scores below 0")
         return index
 
     @classmethod
@@ -156,7 +160,7 @@ class DenseIndex(Index):
             CorruptIndexError: It is damaged.
             EncoderMismatchError: The encoder is another one than the index was built with.
         """
-        return cls(*cls._pin(path), encoder)
+        return cls(Generation.pin(Path(path)), encoder)
 
     @property
     def similarity(self) -> Similarity:
@@ -258,8 +262,14 @@ class DenseIndex(Index):
 
         Returns:
             The run.
+
+        Raises:
+            DataError: k is no whole number of at least 1.
+            NonFiniteError: Vectors so long that scores do not fit into float32; names the query.
         """
+        check_k(k)
         vectors = self.query_vectors(queries)
+        self._check_range(vectors, queries)
         k = min(k, max(len(self), 1))
         rows = np.empty((len(queries), k), np.int32)
         scores = np.empty((len(queries), k), np.float32)
@@ -306,22 +316,60 @@ class DenseIndex(Index):
 
         in_parts(finish, len(queries), threads)
 
+    def _check_range(self, vectors: NDArray[np.float32], queries: Queries) -> None:
+        """Raise when a score, or a sum on the way to it, may not fit into float32."""
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+        largest = float(self.manifest.statistics["largest_norm"])
+        if self.similarity == "euclidean":
+            reached = 2 * (norms + largest) ** 2
+        else:
+            reached = norms * largest
+        bad = np.flatnonzero(reached >= np.finfo(np.float32).max)
+        if len(bad):
+            raise NonFiniteError(
+                f"{self.path}: query {queries.ids[int(bad[0])]!r} has length {norms[bad[0]]:.3g}, "
+                f"documents have up to {largest:.3g}: scores do not fit into float32; scale the "
+                "vectors down, or use an encoder of cosine similarity"
+            )
+
     def _margins(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Twice a bound on the error of an approximate score, the final rounding included.
 
         A float32 inner product of d terms errs by at most ``d * u * |q| * |v|`` with u = 2**-24 in
         any order of summation (Higham, "Accuracy and Stability of Numerical Algorithms", 3.1), up
-        to terms of order u squared, which the factor covers.
+        to terms of order u squared, which the factor covers. Below 2**-126 float32 thins out, or
+        is flushed to zero: each operation may lose as much once more.
         """
-        unit = 2.0**-24
+        unit, least = 2.0**-24, 2.0**-126
         norms = np.linalg.norm(queries.astype(np.float64), axis=1)
         largest = float(self.manifest.statistics["largest_norm"])
         if self.similarity == "euclidean":
             error = (2 * self.dim + 8) * unit * (norms + largest) ** 2
+            error += (4 * self.dim + 4) * least
         else:
-            error = (self.dim + 4) * unit * norms * largest
+            error = (self.dim + 4) * unit * norms * largest + 2 * self.dim * least
         margins: NDArray[np.float32] = (2.02 * error).astype(np.float32)
         return margins
+
+
+class _Noted:
+    """Documents that an encoder makes little of: counted, and told once."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.count = 0
+        self.first: list[str] = []
+
+    def add(self, flags: Sequence[bool] | NDArray[np.bool_], part: Corpus) -> None:
+        rows = np.flatnonzero(flags)
+        self.count += len(rows)
+        self.first += part.ids.strings(rows[: max(0, 3 - len(self.first))])
+
+    def tell(self, so: str) -> None:
+        if self.count:
+            shown = ", ".join(repr(doc_id) for doc_id in self.first)
+            more = ", ..." if self.count > len(self.first) else ""
+            log.warning("%d documents %s (%s%s): %s", self.count, self.what, shown, more, so)
 
 
 def document_vectors(encoder: Encoder, part: Corpus) -> NDArray[np.float32]:
@@ -354,23 +402,30 @@ def checked_vectors(
         float32 ``(n, dim)``.
 
     Raises:
-        EncoderContractError: Wrong shape.
-        NonFiniteError: NaN or infinity.
+        EncoderContractError: Wrong shape, or no real numbers.
+        NonFiniteError: NaN or infinity, in float32.
     """
     vectors = np.asarray(vectors)
+    if vectors.dtype.kind not in "iuf":
+        raise EncoderContractError(
+            f"the encoder {encoder.card.name!r} returned an array of dtype {vectors.dtype}; "
+            "expected float32"
+        )
     if vectors.shape != (n, encoder.dim):
         raise EncoderContractError(
             f"the encoder {encoder.card.name!r} returned an array of shape {vectors.shape} for {n} "
             f"texts; expected ({n}, {encoder.dim})"
         )
+    with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused below
+        vectors = np.ascontiguousarray(vectors, np.float32)
     fine = np.isfinite(vectors).all(axis=1)
     if not fine.all():
         bad = int(np.flatnonzero(~fine)[0])
         raise NonFiniteError(
-            f"the vector of {what} {ids[bad]!r} holds NaN or infinity (encoder "
-            f"{encoder.card.name!r}); nothing was indexed"
+            f"the vector of {what} {ids[bad]!r} holds NaN or infinity as float32 (encoder "
+            f"{encoder.card.name!r}); no such vector is stored or searched with"
         )
-    return np.ascontiguousarray(vectors, np.float32)
+    return vectors
 
 
 def normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ that a posting needs two bytes besides its row, and nothing is rounded or clampe
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrievekit.store.segment import CheckedArray, SegmentReader, SegmentWriter
-from retrievekit.vectors import ragged_take
 
 BLOCK_POSTINGS = 1 << 23
 """Postings that are held in memory before a block is spilled (about 100 MB)."""
@@ -31,7 +31,7 @@ BLOCK_POSTINGS = 1 << 23
 
 @dataclass
 class _Block:
-    """A sorted part of the postings on disk: arrays in one file, one after another."""
+    """A part of the postings on disk, sorted by the bytes of its terms."""
 
     path: Path
     terms: NDArray[np.int32]
@@ -72,6 +72,7 @@ class PostingsBuilder:
         self._scratch = scratch
         self._limit = block_postings
         self._terms: dict[str, int] = {}
+        self._raw: list[bytes] = []
         self._codes: dict[int, int] = {}
         self._blocks: list[_Block] = []
         self._row = 0
@@ -102,6 +103,8 @@ class PostingsBuilder:
     def _spill(self) -> None:
         if not self._block_lengths:
             return
+        fresh = itertools.islice(self._terms, len(self._raw), None)
+        self._raw += [term.encode("utf-8") for term in fresh]
         terms = np.frombuffer(self._block_terms, np.int32)
         packed = np.frombuffer(self._block_values, np.int64)
         lengths = np.frombuffer(self._block_lengths, np.int64)
@@ -109,17 +112,19 @@ class PostingsBuilder:
         numbers = [self._codes.setdefault(int(v), len(self._codes)) for v in distinct]
         codes = np.array(numbers, np.uint32)[inverse]
         rows = np.repeat(np.arange(self._first_row, self._row, dtype=np.int32), lengths)
-        order = np.argsort(terms, kind="stable")
-        present, counts = np.unique(terms, return_counts=True)
+        # By the terms' bytes, the final order, so that a range of terms is one part of the block.
+        seen, places, counts = np.unique(terms, return_inverse=True, return_counts=True)
+        by_bytes = np.array(sorted(range(len(seen)), key=lambda i: self._raw[seen[i]]), np.int64)
+        rank = np.empty(len(seen), np.int64)
+        rank[by_bytes] = np.arange(len(seen))
+        order = np.argsort(rank[places], kind="stable")
+        present = seen[by_bytes]
         offsets = np.zeros(len(present) + 1, np.int64)
-        np.cumsum(counts, out=offsets[1:])
+        np.cumsum(counts[by_bytes], out=offsets[1:])
         path = self._scratch / f"block-{len(self._blocks):05d}"
         with open(path, "wb") as file:
-            rows[order].tofile(file)
-            codes[order].tofile(file)
-            lengths.tofile(file)
-            terms.tofile(file)
-            codes.tofile(file)
+            for part in (rows[order], codes[order], lengths, terms, codes):
+                file.write(part.data)  # unlike `tofile`, says why when it fails
         self._blocks.append(
             _Block(path, present.astype(np.int32), offsets, len(terms), len(lengths))
         )
@@ -132,8 +137,7 @@ class PostingsBuilder:
             The distinct values by code, int64 ``(codes,)``, ascending: ``value << 8 | shared``.
         """
         self._spill()
-        names = list(self._terms)
-        raw = [name.encode("utf-8") for name in names]
+        names, raw = list(self._terms), self._raw
         order = sorted(range(len(raw)), key=raw.__getitem__)
         final = np.empty(len(raw), np.int32)
         final[order] = np.arange(len(raw), dtype=np.int32)
@@ -164,23 +168,20 @@ class PostingsBuilder:
     def _merged(
         self, offsets: NDArray[np.int64], final: NDArray[np.int32]
     ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint32]]]:
-        # Terms in first-come numbering are spread over a block; the final number of each of its
-        # terms tells which of them fall into the range at hand.
         numbers = [final[block.terms] for block in self._blocks]
-        by_number = [np.argsort(number) for number in numbers]
         first = 0
         while first < len(offsets) - 1:
             last = int(np.searchsorted(offsets, offsets[first] + self._limit, side="right")) - 1
             last = max(last, first + 1)
-            parts = []
-            for block, number, order in zip(self._blocks, numbers, by_number, strict=True):
-                low, high = np.searchsorted(number[order], [first, last])
-                parts.append(_gather(block, number, order[low:high]))
-            terms = np.concatenate([part[0] for part in parts])
-            rows = np.concatenate([part[1] for part in parts])
-            codes = np.concatenate([part[2] for part in parts])
-            placed = np.argsort(terms, kind="stable")
-            yield rows[placed], codes[placed]
+            terms, rows, codes = [], [], []
+            for block, number in zip(self._blocks, numbers, strict=True):
+                low, high = np.searchsorted(number, [first, last])
+                part = block.part(int(block.offsets[low]), int(block.offsets[high]))
+                terms.append(np.repeat(number[low:high], np.diff(block.offsets[low : high + 1])))
+                rows.append(part[0])
+                codes.append(part[1])
+            placed = np.argsort(np.concatenate(terms), kind="stable")
+            yield np.concatenate(rows)[placed], np.concatenate(codes)[placed]
             first = last
 
     def _write_forward(
@@ -204,21 +205,6 @@ class PostingsBuilder:
             terms_out.append(numbers[order])
             codes_out.append(recode[codes[order]])
             end = int(ends[-1])
-
-
-def _gather(
-    block: _Block, numbers: NDArray[np.int32], wanted: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint32]]:
-    """Final terms, rows and codes of some of a block's terms."""
-    if not len(wanted):
-        return np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint32)
-    low, high = int(wanted.min()), int(wanted.max()) + 1
-    start = int(block.offsets[low])
-    rows, codes = block.part(start, int(block.offsets[high]))
-    positions, _ = ragged_take(block.offsets, wanted)
-    positions -= start
-    lengths = np.diff(block.offsets)[wanted]
-    return np.repeat(numbers[wanted], lengths), rows[positions], codes[positions]
 
 
 class Dictionary:

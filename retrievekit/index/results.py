@@ -9,9 +9,33 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from retrievekit.errors import DataError
 from retrievekit.ids import Ids
 from retrievekit.queries import Queries
 from retrievekit.run import Run
+
+MAX_SCORE = float(np.finfo(np.float32).max) / 2
+"""A bound on scores below which no sum in float32 overflows, roundings included."""
+
+
+def check_k(k: int) -> None:
+    """Raise when k is no number of hits.
+
+    Args:
+        k: Hits per query.
+
+    Raises:
+        DataError: It is no whole number of at least 1.
+    """
+    whole = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
+    if not whole or k < 1:
+        raise DataError(f"k is {k!r}; a search gives a whole number of hits, at least 1 per query")
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def in_parts(work: Callable[[int, int], None], n: int, threads: int | None) -> None:
@@ -20,9 +44,14 @@ def in_parts(work: Callable[[int, int], None], n: int, threads: int | None) -> N
     Args:
         work: Releases the interpreter lock.
         n: Items.
-        threads: Threads at most; all cores by default.
+        threads: Threads at most; by default as many as cores this process may use.
+
+    Raises:
+        DataError: `threads` is below 1.
     """
-    threads = min(threads or os.cpu_count() or 1, max(n, 1))
+    if threads is not None and threads < 1:
+        raise DataError(f"threads is {threads}; give at least 1, or None for all cores")
+    threads = min(threads or _cores(), max(n, 1))
     if threads == 1:
         work(0, n)
         return

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from retrievekit.errors import DataError
+from retrievekit.index.results import check_k
 from retrievekit.queries import Queries
 from retrievekit.run import Run
 from retrievekit.stage import Stage, knob
@@ -25,7 +25,7 @@ class Searcher(Stage[Queries, Run]):
         threads: Threads to use; all cores by default.
 
     Raises:
-        DataError: k is below 1.
+        DataError: k is no whole number of at least 1.
     """
 
     index: Index
@@ -37,8 +37,7 @@ class Searcher(Stage[Queries, Run]):
 
     def __post_init__(self) -> None:
         """Check k."""
-        if self.k < 1:
-            raise DataError(f"k is {self.k}; a search gives at least 1 hit per query")
+        check_k(self.k)
 
     def apply(self, batch: Queries) -> Run:
         """Search for each query."""

@@ -30,8 +30,7 @@ def kernel_cache() -> Path | None:
     """Folder of compiled kernels, or None when no folder can be written.
 
     The first call of a process that finds the folder empty logs, at level WARNING, that kernels
-    will be
-    compiled: it happens once per installed version and takes some seconds.
+    will be compiled: it happens once per installed version and takes some seconds.
     """
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):

@@ -6,6 +6,8 @@ the old generation, and a crash at any point leaves either the old or the new on
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +17,10 @@ from retrievekit.store.files import Files, naming_space
 from retrievekit.store.manifest import CURRENT, Manifest, current_bytes, read_manifest
 from retrievekit.store.segment import SegmentWriter
 
-_OWN_NAMES = ("CURRENT", "CURRENT.new", "lock", "segments")
+log = logging.getLogger(__name__)
+
+_OWN_NAME = re.compile(r"CURRENT|CURRENT\.new|lock|segments|manifest-\d{6,}\.json")
+_SEGMENT_NAME = re.compile(r"\d{6,}-\d{2,}")
 
 
 class Transaction:
@@ -42,20 +47,22 @@ class Transaction:
         if folder.exists() and not folder.is_dir():
             raise IndexExistsError(f"{folder}: is a file; give a folder for the index")
         if folder.is_dir():
-            strangers = [p.name for p in folder.iterdir() if not _is_own(p.name)]
+            strangers = _strangers(folder)
             if strangers:
                 raise IndexExistsError(
-                    f"{folder}: holds files that are not an index's ({sorted(strangers)[0]!r}); "
+                    f"{folder}: holds files that are not an index's ({strangers[0]!r}); "
                     "give an empty or new folder"
                 )
-            if (folder / CURRENT).exists() and not overwrite:
-                raise IndexExistsError(
-                    f"{folder}: an index is there already; say overwrite to replace it, or give "
-                    "another folder"
-                )
+            _refuse_existing(folder, overwrite)
         self.files.make_folder(folder / "segments")
         self._lock = self.files.lock(folder)
-        self.generation = _next_generation(folder)
+        try:
+            # Once more under the lock: another writer may have committed just now.
+            _refuse_existing(folder, overwrite)
+            self.generation = _next_generation(folder)
+        except BaseException:
+            self._lock.release()
+            raise
         self._segments: list[SegmentWriter] = []
         self._prepared: tuple[Manifest, bytes] | None = None
 
@@ -102,7 +109,11 @@ class Transaction:
         manifest, data = self._prepared
         with naming_space(self.folder):
             self.files.replace(self.folder / CURRENT, current_bytes(manifest.file_name, data))
-        remove_orphans(self.folder, manifest, self.files)
+        try:
+            remove_orphans(self.folder, manifest, self.files)
+        except OSError as why:
+            # The commit stands; what is left goes with the next one.
+            log.warning("%s: committed, but old files could not be removed: %s", self.folder, why)
         return manifest
 
     def __enter__(self) -> Transaction:
@@ -123,7 +134,7 @@ class Transaction:
 
 
 def remove_orphans(folder: Path, manifest: Manifest, files: Files) -> int:
-    """Remove all manifests and segments that the live generation does not use.
+    """Remove all manifests and segments that the live generation does not use, and nothing else.
 
     Args:
         folder: The index folder.
@@ -134,15 +145,30 @@ def remove_orphans(folder: Path, manifest: Manifest, files: Files) -> int:
         How many files and folders were removed.
     """
     live = {segment.name for segment in manifest.segments}
-    orphans = [p for p in (folder / "segments").iterdir() if p.name not in live]
-    orphans += [p for p in folder.glob("manifest-*.json") if p.name != manifest.file_name]
+    live.add(manifest.file_name)
+    segments = [p for p in (folder / "segments").iterdir() if _SEGMENT_NAME.fullmatch(p.name)]
+    manifests = [p for p in folder.glob("manifest-*.json") if _OWN_NAME.fullmatch(p.name)]
+    orphans = [p for p in segments + manifests if p.name not in live]
     for path in orphans:
         files.remove(path)
     return len(orphans)
 
 
-def _is_own(name: str) -> bool:
-    return name in _OWN_NAMES or (name.startswith("manifest-") and name.endswith(".json"))
+def _strangers(folder: Path) -> list[str]:
+    names = [p.name for p in folder.iterdir() if not _OWN_NAME.fullmatch(p.name)]
+    segments = folder / "segments"
+    if segments.is_dir():
+        inside = [p.name for p in segments.iterdir() if not _SEGMENT_NAME.fullmatch(p.name)]
+        names += [f"segments/{name}" for name in inside]
+    return sorted(names)
+
+
+def _refuse_existing(folder: Path, overwrite: bool) -> None:
+    if (folder / CURRENT).exists() and not overwrite:
+        raise IndexExistsError(
+            f"{folder}: an index is there already; say overwrite to replace it, or give "
+            "another folder"
+        )
 
 
 def _next_generation(folder: Path) -> int:

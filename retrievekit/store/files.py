@@ -71,8 +71,14 @@ class FileRecord:
 
         Returns:
             The record.
+
+        Raises:
+            ValueError: There is not one checksum per block.
         """
-        return cls(record["size"], record["sha256"], tuple(record["crc32c"]))
+        size, blocks = record["size"], tuple(record["crc32c"])
+        if len(blocks) != -(-size // BLOCK):
+            raise ValueError(f"{len(blocks)} block checksums for {size} bytes")
+        return cls(size, record["sha256"], blocks)
 
 
 class Writer:
@@ -164,6 +170,8 @@ class Lock:
     def release(self) -> None:
         """Give the lock back."""
         if self._fd is not None:
+            # Closing would not do: a forked child holds the same lock through its own descriptor.
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
             self._fd = None
 
@@ -206,8 +214,12 @@ class Files:
             Size and checksums.
         """
         writer = self.create(path)
-        writer.write(data)
-        return writer.close()
+        try:
+            writer.write(data)
+            return writer.close()
+        except BaseException:
+            writer.abort()
+            raise
 
     def replace(self, path: Path, data: bytes) -> None:
         """Replace a small file by one atomic rename, durably.
@@ -244,12 +256,16 @@ class Files:
             os.close(fd)
 
     def make_folder(self, folder: Path) -> None:
-        """Make a folder and its parents, where they are missing.
+        """Make a folder and its parents, where they are missing, durably.
 
         Args:
             folder: The folder.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder.is_dir():
+            return
+        self.make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        self.sync_folder(folder.parent)
 
     def remove(self, path: Path) -> None:
         """Remove a file, or a folder with all it holds; nothing happens when it is not there.
@@ -322,7 +338,7 @@ def naming_space(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as why:
-        if why.errno in (errno.ENOSPC, errno.EDQUOT):
+        if why.errno in (errno.ENOSPC, errno.EDQUOT) and not isinstance(why, StoreError):
             free = shutil.disk_usage(folder).free
             raise StoreError(
                 why.errno,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ FORMAT = 1
 
 CURRENT = "CURRENT"
 _MAGIC = "retrievekit-index"
+_FIRST_LINE = re.compile(rf"{_MAGIC} (\d{{1,9}})\n".encode())
+_SECOND_LINE = re.compile(rb"(manifest-\d{6,}\.json) ([0-9a-f]{64})\n")
 _MANIFEST_LIMIT = 1 << 28
 
 
@@ -179,13 +182,23 @@ class Manifest:
 
         Raises:
             FormatVersionError: It was written by a newer format.
+            CorruptIndexError: It is not what this package writes, whatever its checksum says.
         """
-        content = json.loads(data)
-        if content["format"] > FORMAT:
-            raise FormatVersionError(
-                f"{path}: written in format {content['format']}, this version reads up to "
-                f"{FORMAT}; upgrade retrievekit"
-            )
+        try:
+            content = json.loads(data)
+            if content["format"] > FORMAT:
+                raise FormatVersionError(
+                    f"{path}: written in format {content['format']}, this version reads up to "
+                    f"{FORMAT}; upgrade retrievekit"
+                )
+            return cls._from_content(content)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as why:
+            raise CorruptIndexError(
+                f"{path}: not a manifest that retrievekit wrote ({why!r}); build the index again"
+            ) from why
+
+    @classmethod
+    def _from_content(cls, content: dict[str, Any]) -> Manifest:
         return cls(
             kind=content["kind"],
             generation=content["generation"],
@@ -245,6 +258,8 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     try:
         content = read_bytes(manifest_path, _MANIFEST_LIMIT)
     except FileNotFoundError as why:
+        if read_bytes(path, 4096) != data:  # a writer has just put a newer generation in its place
+            return read_manifest(folder)
         raise CorruptIndexError(f"{folder}: the manifest {name} is missing") from why
     if hashlib.sha256(content).hexdigest() != digest:
         raise CorruptIndexError(
@@ -261,16 +276,16 @@ def _parse_current(path: Path, data: bytes) -> tuple[str, str]:
             f"{path}: damaged (its CRC32C does not fit); restore it from a copy, or build the "
             "index again"
         )
-    first, second, _ = body.decode("ascii").split("\n")
-    magic, version = first.split(" ")
-    if magic != _MAGIC:
+    first = _FIRST_LINE.match(body)
+    if first is None:
         raise FormatVersionError(f"{path}: not an index of this package")
-    if int(version) > FORMAT:
+    version = int(first[1])
+    if version > FORMAT:
         raise FormatVersionError(
             f"{path}: written in format {version}, this version reads up to {FORMAT}; "
             "upgrade retrievekit"
         )
-    name, digest = second.split(" ")
-    if "/" in name or "\\" in name:
-        raise CorruptIndexError(f"{path}: names the manifest {name!r}, which is not a file name")
-    return name, digest
+    second = _SECOND_LINE.fullmatch(body, first.end())
+    if second is None:
+        raise CorruptIndexError(f"{path}: names no manifest; build the index again")
+    return second[1].decode("ascii"), second[2].decode("ascii")

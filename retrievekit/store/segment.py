@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from retrievekit.errors import CorruptIndexError
 from retrievekit.store.files import BLOCK, FileRecord, Files, Writer, crc32c, map_file
-from retrievekit.store.manifest import ArrayRecord, SegmentRecord
+from retrievekit.store.manifest import ArrayRecord, Manifest, SegmentRecord, read_manifest
 
 
 class ArrayWriter:
@@ -294,6 +295,49 @@ class SegmentReader:
                     f"{self.folder / name}: damaged near byte {block * BLOCK}; it was not parsed"
                 )
         return data
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A live generation, pinned: every file of it is mapped, so its removal cannot hurt.
+
+    Args:
+        folder: The index folder.
+        manifest: Its manifest.
+        digest: The manifest's SHA-256.
+        segments: Its segments.
+    """
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+    segments: tuple[SegmentReader, ...]
+
+    @classmethod
+    def pin(cls, folder: Path) -> Generation:
+        """Open the generation that is live now.
+
+        A writer may replace it (and remove its files) while they are opened; then the newer one
+        is pinned.
+
+        Args:
+            folder: The index folder.
+
+        Returns:
+            The generation.
+
+        Raises:
+            FormatVersionError: The folder is no index, or a newer one.
+            CorruptIndexError: It is damaged.
+        """
+        manifest, digest = read_manifest(folder)
+        try:
+            segments = [SegmentReader(folder / "segments" / s.name, s) for s in manifest.segments]
+        except CorruptIndexError:
+            if read_manifest(folder)[1] != digest:
+                return cls.pin(folder)
+            raise
+        return cls(folder, manifest, digest, tuple(segments))
 
 
 def _mapped(path: Path, record: FileRecord) -> memoryview:
