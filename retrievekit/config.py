@@ -464,10 +464,39 @@ def _stage_of(node: Expression, text: str, shelf: Shelf) -> Stage[Any, Any]:
             settings = {name: _plain(value) for name, value in node.keywords}
             made: Stage[Any, Any] = _made(make, args, settings, node, text)
             return made
+    _fail(text, node.at, _unknown(node.name, shelf))
+
+
+def check_names(expression: str | Expression, shelf: Shelf) -> None:
+    """Look every name of an expression up, without making anything.
+
+    Args:
+        expression: A text or a parsed expression.
+        shelf: Knows the retrievers.
+
+    Raises:
+        ExpressionError: The text does not parse, or a name is unknown; the message points at it.
+    """
+    text = expression if isinstance(expression, str) else str(expression)
+    known = set(known_names(shelf))
+    waiting: list[Argument] = [parse(text)]
+    while waiting:
+        node = waiting.pop(0)
+        if isinstance(node, Pipe):
+            waiting = [*node.steps, *waiting]
+        elif isinstance(node, Call):
+            if node.name not in known:
+                _fail(text, node.at, _unknown(node.name, shelf))
+            waiting = [*node.args, *waiting]
+
+
+def _unknown(name: str, shelf: Shelf) -> str:
+    if Path(name).is_dir():
+        return f"no stage named {name!r}; the index in that folder is index('{name}')"
     names = known_names(shelf)
-    problem = UnknownNameError.among("stage", node.name, names)
+    problem = UnknownNameError.among("stage", name, names)
     hint = "" if "known:" in str(problem) else f" known: {', '.join(names)}."
-    _fail(text, node.at, f"{problem}{hint}")
+    return f"{problem}{hint}"
 
 
 def _literal_only(value: Argument, node: Call, text: str) -> Literal:

@@ -395,3 +395,27 @@ def test_faults_of_the_index_are_not_the_expression_s() -> None:
 
 def test_encoders_by_name() -> None:
     assert make_encoder("toy").card == ToyEncoder().card
+
+
+def test_no_measure_looks_deeper_than_hits_count(toy: Dataset) -> None:
+    with pytest.raises(DataError, match=r"R@100 looks at more hits.*depth is 50.*depth=100"):
+        benchmark(["bm25"], [toy], ["nDCG@10", "R@100"], depth=50)
+
+
+def test_queries_without_relevant_documents_are_counted() -> None:
+    qrels = Qrels.from_dict({**TOY.qrels.to_dict(), "none": {TOY.corpus.ids[0]: 0}})
+    texts = dict(zip(TOY.queries.ids, TOY.queries.texts, strict=True))
+    queries = Queries.from_texts({**texts, "none": "cats"})
+    table = benchmark(["bm25"], [Dataset("toy", TOY.corpus, queries, qrels)])
+    assert "1 judged queries have no relevant document and count 0" in table.datasets[0].notes
+
+
+def test_queries_without_hits_do_not_look_unjudged() -> None:
+    qrels = Qrels.from_dict({"1": {"a": 1}, "2": {"b": 1}})
+    corpus = Corpus.from_texts({"a": "cats", "b": "dogs"})
+    cats = Dataset("pets", corpus, Queries.from_texts({"1": "cats", "2": "unknown"}), qrels)
+    cell = benchmark(["bm25"], [cats], ["R@1"]).cell("bm25")
+    assert (cell.judged, cell.n_without_hits) == (1.0, 1)
+    assert cell.values["R@1"] == 1 / 2
+    none = Dataset("none", corpus, Queries.from_texts({"1": "x", "2": "y"}), qrels)
+    assert benchmark(["bm25"], [none], ["R@1"]).cell("bm25").judged is None

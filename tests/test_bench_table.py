@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrievekit.bench.table import Cell, DataInfo, Table, milliseconds, size
+from retrievekit.bench.table import Cell, DataInfo, Table, _share, milliseconds, size
 from retrievekit.errors import DataError, UnknownNameError
 from retrievekit.evaluate.significance import Contrast
 
@@ -148,6 +148,15 @@ def test_failure_is_shown_and_leaves_no_mean() -> None:
     assert table.failures == [failed]
 
 
+def test_failure_is_shown_without_its_caret() -> None:
+    failed = Cell("dense", "bread", error="no stage named 'x'\n  rrf(x)\n      ^ column 5")
+    cells = tuple(
+        failed if (c.system, c.dataset) == ("dense", "bread") else c for c in several().cells
+    )
+    table = replace(several(), cells=cells)
+    assert "bread: dense failed: no stage named 'x'\n" in str(table)
+
+
 def test_markdown() -> None:
     odd = replace(SINGLE, systems=("a|b",), cells=(replace(SINGLE.cells[0], system="a|b"),))
     lines = odd.to_markdown().split("\n")
@@ -246,3 +255,11 @@ def test_milliseconds(value: float | None, text: str) -> None:
 )
 def test_size(value: int, text: str) -> None:
     assert size(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.0, "100%"), (0.9999, ">99%"), (0.5, "50%"), (0.004, "<1%"), (0.0, "0%")],
+)
+def test_a_share_is_all_or_nothing_only_where_it_is(value: float, text: str) -> None:
+    assert _share(value) == text

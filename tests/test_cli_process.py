@@ -124,6 +124,17 @@ def test_terminals_without_unicode(index: Path, tmp_path: Path) -> None:
     assert found["hits"][0]["text"] == "café 中 au lait"
 
 
+def test_the_hub_does_not_tell_of_every_retry() -> None:
+    code = """
+import logging
+from retrievekit.cli.console import configure
+configure()
+from huggingface_hub import hf_hub_download
+print(logging.getLogger("huggingface_hub").getEffectiveLevel() >= logging.ERROR)"""
+    assert process(code=code).stdout == b"True\n"
+    assert process(code=code, HF_HUB_VERBOSITY="debug").stdout == b"False\n"
+
+
 def test_a_query_of_broken_bytes(index: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MAIN, "search", str(index), b"caf\xe9"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from collections.abc import Iterator
@@ -242,7 +243,87 @@ def test_tolerance_is_asked_for(tmp_path: Path) -> None:
     assert "replaced by U+FFFD" in done.err
     assert call("search", tmp_path / "i", "lait", "--json").json["hits"][0]["doc_id"] == "7"
     done = call("index", docs, "-o", tmp_path / "j", "--errors", "ignore")
-    assert (done.code, "'ignore' is none of" in done.err) == (1, True)
+    assert (done.code, "'ignore' is not one of" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (['{"_id": 7, "text": "x"}'], "docs.jsonl:1: the id '_id' is 7 (int)"),
+        (['{"_id": 7, "text": "x"}'], " --number-ids"),
+        (['{"_id": "a", "text": "caf\\ud800"}'], " --errors replace"),
+        (['{"_id": "a", "text": "x"}', '{"_id": "a", "text": "y"}'], "'a' (lines 1 and 2)"),
+        (
+            ['{"_id": "a", "text": "x"}', '{"_id": "a", "text": "y"}'],
+            "--on-duplicate first or last",
+        ),
+        (
+            ['{"_id": "a", "text": "x", "n": 1}', '{"_id": "b", "text": "y", "n": "one"}'],
+            " --metadata json or drop",
+        ),
+    ],
+)
+def test_refused_documents_name_the_option_that_takes_them(
+    tmp_path: Path, rows: list[str], says: str
+) -> None:
+    (tmp_path / "docs.jsonl").write_text("\n".join(rows))
+    done = call("index", tmp_path / "docs.jsonl", "-o", tmp_path / "i")
+    assert (done.code, done.out) == (1, "")
+    assert says in done.err
+    assert not (tmp_path / "i").exists()
+
+
+def test_equal_documents_count_once_and_others_by_choice(tmp_path: Path) -> None:
+    docs, place = tmp_path / "docs.jsonl", tmp_path / "i"
+    docs.write_text('{"_id": "a", "text": "cats"}\n' * 2)
+    done = call("index", docs, "-o", place, "--json")
+    assert (done.code, done.json["documents"]) == (0, 1)
+    assert "1 left out as word-for-word repetitions" in done.err
+    docs.write_text('{"_id": "a", "text": "cats"}\n{"_id": "a", "text": "dogs"}\n')
+    for choice, text in (("first", "cats"), ("last", "dogs")):
+        done = call("index", docs, "-o", place, "--overwrite", "--on-duplicate", choice)
+        assert done.code == 0
+        assert call("search", place, text, "--json").json["hits"][0]["text"] == text
+
+
+def test_only_an_index_is_replaced(collection: Path, tmp_path: Path) -> None:
+    corpus = collection / "toy" / "corpus.jsonl"
+    (tmp_path / "notes.txt").write_text("mine")
+    for place in (tmp_path, tmp_path / "notes.txt"):
+        for arguments in ([], ["--overwrite"]):
+            done = call("index", corpus, "-o", place, *arguments)
+            assert done.code == 1
+            assert "an index is there already" not in done.err
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["nowhere.jsonl", "./nowhere", "nowhere/", "/no/where"])
+def test_a_path_that_is_not_there_is_no_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.run").write_text("1 Q0 a 1 1.0 t\n")
+    for arguments in (
+        ["index", name, "-o", "i"],
+        ["eval", "x.run", name],
+        ["bench", name, "-s", "bm25"],
+        ["run", "bm25", "--data", name, "-o", "y.run"],
+    ):
+        done = call(*arguments)
+        assert (done.code, done.err) == (1, f"error: no such file or folder: {name}\n")
+    for verb in (["search", name, "x"], ["run", name, "--queries", "x.run", "-o", "y.run"]):
+        assert call(*verb).code == 1
+
+
+def test_a_file_is_no_index(tmp_path: Path) -> None:
+    (tmp_path / "docs.jsonl").write_text('{"_id": "a", "text": "x"}\n')
+    for arguments in (
+        ["search", tmp_path / "docs.jsonl", "x"],
+        ["verify", tmp_path / "docs.jsonl"],
+    ):
+        done = call(*arguments)
+        assert done.code == 1
+        assert "docs.jsonl is a file; an index is a folder" in done.err
 
 
 def test_bad_documents_name_the_line(tmp_path: Path) -> None:
@@ -288,8 +369,21 @@ def test_compat_is_handed_on(collection: Path, tmp_path: Path) -> None:
     assert call(*arguments).out.split()[-1] == "0.5000"  # trec_eval: the larger id first
     assert call(*arguments, "--compat", "anserini").out.split()[-1] == "1.0000"
     done = call(*arguments, "--compat", "trek")
+    assert done.code == 2
+    assert "'trek' is not one of 'trec', 'anserini'" in done.err
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_swapped_run_and_judgements_are_told(tmp_path: Path, packed: bool) -> None:
+    run, qrels = tmp_path / ("x.run.gz" if packed else "x.run"), tmp_path / "x.qrels"
+    text = b"1 Q0 a 1 1.0 t\n"
+    run.write_bytes(gzip.compress(text) if packed else text)
+    qrels.write_text("1 0 a 1\n")
+    done = call("eval", qrels, run, "-m", "RR")
     assert done.code == 1
-    assert "known: trec, anserini" in done.err
+    assert f"looks like a run; first the run: eval {run} {qrels}" in done.err
+    done = call("eval", run, run, "-m", "RR")
+    assert (done.code, "first the run" in done.err) == (1, False)
 
 
 def test_missing_and_unjudged_queries_are_told(tmp_path: Path) -> None:
@@ -305,7 +399,8 @@ def test_missing_and_unjudged_queries_are_told(tmp_path: Path) -> None:
     ("run", "qrels", "measure", "says"),
     [
         ("nowhere.run", "x.qrels", "RR", "nowhere.run"),
-        ("x.run", "nowhere.qrels", "RR", "no data set named"),
+        ("x.run", "nowhere.qrels", "RR", "no such file or folder: nowhere.qrels"),
+        ("x.run", "nowhere", "RR", "no data set named"),
         ("bad.run", "x.qrels", "RR", "bad.run:1"),
         ("x.run", "x.qrels", "nDCC@10", "no measure named 'nDCC@10'; did you mean 'nDCG'"),
         ("x.run", "x.qrels", "P", "P needs a cutoff"),
@@ -404,12 +499,21 @@ def test_bench_from_yaml_and_options_win(collection: Path, tmp_path: Path) -> No
 
 
 def test_bench_with_a_failure_is_1_and_prints_the_rest(collection: Path) -> None:
-    done = call("bench", collection / "toy", "-s", "bm25", "-s", "bm25 >> tip(1)", "--json")
+    done = call("bench", collection / "toy", "-s", "bm25", "-s", "bm25(k9=1)", "--json")
     assert done.code == 1
     table = Table.from_dict(done.json)
     assert table.cell("bm25").values
-    assert "did you mean 'top'" in table.cell("bm25 >> tip(1)").error
-    assert "error: bm25 >> tip(1) failed on toy/test" in done.err
+    assert "'k9'; it takes preset" in table.cell("bm25(k9=1)").error
+    assert "error: bm25(k9=1) failed on toy/test" in done.err
+
+
+def test_bench_looks_names_up_before_it_reads_data(collection: Path) -> None:
+    done = call("bench", "beir/scifact", "-s", "bm25", "-s", "x=rrf(bm25, bm25 >> tip(1))")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("error: no stage named 'tip'; did you mean 'top'?")
+    assert done.err.endswith("^ column 19\n")
+    done = call("bench", "beir/scifact", "-s", "toy.index")
+    assert "no stage named 'toy.index'; " in done.err
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from retrievekit.config import (
     BenchConfig,
     Call,
     Pipe,
+    check_names,
     known_names,
     parse,
     pointed,
@@ -278,6 +279,30 @@ def test_other_errors_are_left_as_they_are() -> None:
         resolve("broken", ToyShelf())
     with pytest.raises(DuplicateIdError, match="d1"):  # the documents' fault, not the expression's
         resolve("twice", ToyShelf())
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "problem"),
+    [
+        ("rrf(bm25, bm52 >> top(zzz))", 11, "no stage named 'bm52'; did you mean 'bm25'?"),
+        ("bm25 >> rrf(top(top(5), qqq))", 25, "no stage named 'qqq'"),
+        ("rrf(bm25", 9, "expected ',' or ')'"),
+    ],
+)
+def test_names_are_looked_up_without_making_anything(text: str, column: int, problem: str) -> None:
+    check_names("rrf(broken, bm25(zzz=1), top([1, 2]))", ToyShelf())
+    check_names(parse("bm25 >> top(5)"), ToyShelf())
+    with pytest.raises(ExpressionError) as caught:
+        check_names(text, ToyShelf())
+    assert problem in str(caught.value)
+    assert str(caught.value).endswith(f"^ column {column}")
+
+
+def test_a_folder_is_named_by_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.index").mkdir()
+    with pytest.raises(ExpressionError, match=r"the index in that folder is index\('my.index'\)"):
+        resolve("rrf(bm25, my.index)", ToyShelf())
 
 
 def test_known_names() -> None:

@@ -420,13 +420,15 @@ def test_folder_in_the_way(tmp_path: Path, served: list[str]) -> None:
         load_dataset("scifact")
 
 
-def test_nobody_has_it(served: list[str]) -> None:
+def test_nobody_has_it(served: list[str], caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(MissingDataError) as caught:
         load_dataset("nfcorpus")
     message = str(caught.value)
     assert message.startswith("beir/nfcorpus cannot be fetched: ")
     assert "the hub's BeIR/nfcorpus: ConnectionError: no hub today" in message
     assert "Place corpus.jsonl" in message
+    (said,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    assert said.endswith("; trying the hub")
 
 
 @pytest.fixture
@@ -507,3 +509,17 @@ def test_archive_url() -> None:
     assert Archive("scifact", 1, "x").url == (
         "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets/scifact.zip"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("own_document: equal\nown_document: none\n", 2),
+        ("splits:\n  test: {queries: 1}\n  test: {queries: 2}\n", 3),
+    ],
+)
+def test_a_property_given_twice_is_no_last_word(tmp_path: Path, text: str, line: int) -> None:
+    path = tmp_path / "dataset.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(DataError, match=rf"dataset\.yaml:{line}: '.*' is given twice"):
+        read_properties(path)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import fnmatch
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -280,3 +282,24 @@ def test_continuous_integration_needs_no_terminal() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     assert "exec </dev/null" in script.read_text("utf-8")
+
+
+def test_what_is_imported_is_declared() -> None:
+    # Not merely brought along by something else, which may stop bringing it.
+    project = PROJECT["project"]
+    extras = project["optional-dependencies"].values()
+    wanted = [*project["dependencies"], *(spec for extra in extras for spec in extra)]
+    declared = {re.split(r"[^\w.-]", spec)[0].lower().replace("_", "-") for spec in wanted}
+    installed = metadata.packages_distributions()
+    imported: dict[str, Path] = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0]: path for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported[node.module.split(".")[0]] = path
+    assert {"numpy", "huggingface_hub", "yaml"} <= set(imported)
+    for name, path in imported.items():
+        if name not in {*sys.stdlib_module_names, "retrievekit"}:
+            brings = {d.lower().replace("_", "-") for d in installed.get(name, [name])}
+            assert brings & declared, f"{path} imports {name}, which pyproject.toml does not name"

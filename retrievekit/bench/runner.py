@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import platform
 import statistics
@@ -38,6 +39,7 @@ from retrievekit.errors import DataError, RetrieveKitError, UnknownNameError
 from retrievekit.evaluate.compute import Evaluation, evaluate
 from retrievekit.evaluate.measures import parse_measures
 from retrievekit.evaluate.significance import Contrast, compare
+from retrievekit.qrels import Qrels
 from retrievekit.queries import Queries
 from retrievekit.run import Run, concat
 from retrievekit.stage import QUERIES_AT_A_TIME, Stage
@@ -116,6 +118,12 @@ def benchmark(
         )
     if depth < 1:
         raise DataError(f"depth is {depth}; at least 1 hit per query has to count")
+    for measure in parse_measures(measures):
+        if isinstance(measure.cutoff, int) and measure.cutoff > depth:
+            raise DataError(
+                f"{measure} looks at more hits than count (depth is {depth}), so its figure would "
+                f"be another measure's; give depth={measure.cutoff}"
+            )
     for system in named.values():
         if isinstance(system, str):
             parse(system)
@@ -247,6 +255,9 @@ class _OnData:
         notes = [note.removeprefix(f"{dataset.name}: ") for note in dataset.notes]
         if self.rule != "none":
             notes.append(f"a query's own document is dropped (rule: {self.rule})")
+        barren = judged - len(np.unique(_queries_of(dataset.qrels)[dataset.qrels.grades > 0]))
+        if barren:
+            notes.append(f"{barren} judged queries have no relevant document and count 0")
         if judged > len(self.queries):
             notes.append(f"{judged - len(self.queries)} judged queries have no words and count 0")
         return DataInfo(
@@ -328,7 +339,7 @@ class _OnData:
             name,
             self.dataset.name,
             {measure: evaluation.mean[measure] for measure in self.measures},
-            judged=evaluation.mean["Judged@10"],
+            judged=_judged_share(evaluation),
             n_without_hits=evaluation.n_missing,
             ms_per_query=None if cached else 1000 * seconds / len(self.queries),
             ms_alone=statistics.median(times) if times else None,
@@ -417,6 +428,17 @@ def _contrasts(
         for name, contrast in compare(family, None, measure, baseline=baseline).items():
             found[name][measure] = contrast
     return found
+
+
+def _judged_share(evaluation: Evaluation) -> float | None:
+    """Mean of Judged@10 over queries with hits: one without has none that could be judged."""
+    answered = evaluation.n_judged_queries - evaluation.n_missing
+    return math.fsum(evaluation.row("Judged@10")) / answered if answered else None
+
+
+def _queries_of(qrels: Qrels) -> NDArray[np.int64]:
+    """The query of each judgement, int64 ``(judgements,)``."""
+    return np.repeat(np.arange(len(qrels)), np.diff(qrels.offsets))
 
 
 def _caches(stage: Stage[Any, Any]) -> bool:

@@ -42,7 +42,7 @@ class Cell:
         dataset: The data set.
         values: The figure of each measure.
         contrasts: The comparison with the baseline by measure; empty for the baseline.
-        judged: Mean share of the first ten hits that are judged.
+        judged: Mean share of the first ten hits that are judged, over queries with hits.
         n_without_hits: Judged queries for which the system found nothing; they count as 0.
         ms_per_query: Milliseconds per query, all queries in one batch.
         ms_alone: Median milliseconds of a query asked alone.
@@ -267,7 +267,7 @@ class Table:
             )
             notes += [f"{info.name}: {note}" for note in info.notes]
             cells = [self.cell(system, info.name) for system in self.systems]
-            judged = [f"{c.system} {c.judged:.0%}" for c in cells if c.judged is not None]
+            judged = [f"{c.system} {_share(c.judged)}" for c in cells if c.judged is not None]
             if judged:
                 notes.append(f"{info.name}: judged among the first 10: {', '.join(judged)}")
             notes += [
@@ -277,7 +277,9 @@ class Table:
                 if c.n_without_hits
             ]
         for cell in self.failures:
-            notes.append(f"{cell.dataset}: {cell.system} failed: {' '.join(cell.error.split())}")
+            # Without the expression and the caret under a place in it, which stand indented.
+            problem = " ".join(cell.error.partition("\n  ")[0].split())
+            notes.append(f"{cell.dataset}: {cell.system} failed: {problem}")
         if any(cell.ms_per_query is not None for cell in self.cells):
             notes.append(
                 "ms/query: wall time of all queries in one batch, per query; ms alone: median of "
@@ -410,6 +412,13 @@ def size(n_bytes: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:,.1f} TiB"
+
+
+def _share(value: float) -> str:
+    """Percent without decimals, but 100% and 0% only for all and nothing."""
+    if 0 < value < 0.01:
+        return "<1%"
+    return ">99%" if 0.99 < value < 1 else f"{value:.0%}"
 
 
 def _in_markdown(text: str) -> str:

@@ -71,16 +71,24 @@ def bench(
         raise typer.BadParameter("name a --system, such as bm25, or a --config file")
 
     from retrievekit.bench.runner import benchmark
-    from retrievekit.config import BenchConfig, read_config
+    from retrievekit.bench.systems import IndexShelf
+    from retrievekit.cli.sources import looks_like_a_file
+    from retrievekit.config import BenchConfig, check_names, read_config
 
     if config is None:
         settings = BenchConfig(named_systems(system or []), tuple(data or []))
     else:
         settings = read_config(config)
+    systems = named_systems(system) if system else settings.systems
+    # Before anything is read or built, which can take hours.
+    for expression in systems.values():
+        check_names(expression, IndexShelf(None))
+    for name in data or settings.data:
+        looks_like_a_file(name)
     out = output if output is not None else settings.output
     with Progress() as progress:
         table = benchmark(
-            named_systems(system) if system else settings.systems,
+            systems,
             data or settings.data,
             measures=measure or settings.measures,
             baseline=baseline if baseline is not None else settings.baseline,

@@ -128,6 +128,8 @@ class _Stderr(logging.Handler):
 
 def configure() -> None:
     """Show warnings of the library, and let no character fail on a terminal that lacks it."""
+    # The hub's client tells of every retry; what came of them is in the error.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     log = logging.getLogger("retrievekit")
     if not any(isinstance(handler, _Stderr) for handler in log.handlers):
         log.addHandler(_Stderr())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,29 @@ EXAMPLES = examples(
     "index beir/scifact --encoder minilm -o scifact-dense.index",
     "index docs/ -o docs.index --overwrite",
 )
+
+
+class Errors(StrEnum):
+    """What happens to characters that are not valid."""
+
+    strict = "strict"
+    repair = "replace"  # under another name than the string's own method
+
+
+class Duplicates(StrEnum):
+    """What happens when one id has two contents."""
+
+    error = "error"
+    first = "first"
+    last = "last"
+
+
+class Metadata(StrEnum):
+    """What becomes of the fields beside title and text."""
+
+    columns = "columns"
+    json = "json"
+    drop = "drop"
 
 
 def index(
@@ -46,9 +70,15 @@ def index(
         bool, typer.Option("--number-ids", help="Take ids that are numbers as their digits.")
     ] = False,
     errors: Annotated[
-        str,
-        typer.Option(help="For characters that are not valid: strict, or replace by U+FFFD."),
-    ] = "strict",
+        Errors,
+        typer.Option(help="Characters that are not valid: refuse, or replace by U+FFFD."),
+    ] = Errors.strict,
+    on_duplicate: Annotated[
+        Duplicates, typer.Option(help="One id with two contents: refuse, or keep the one.")
+    ] = Duplicates.error,
+    metadata: Annotated[
+        Metadata, typer.Option(help="Other fields: as typed columns, as JSON text, or not kept.")
+    ] = Metadata.columns,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an index that is there.")
     ] = False,
@@ -63,8 +93,8 @@ def index(
         raise typer.BadParameter("--engine is for vectors; name an --encoder too")
 
     from retrievekit.bench.table import size
-    from retrievekit.cli.sources import documents_of
-    from retrievekit.errors import IndexExistsError
+    from retrievekit.cli.sources import documents_of, is_index
+    from retrievekit.errors import DataError, IndexExistsError
 
     bm25_settings = {"preset": preset, "k1": k1, "b": b}
     start = time.perf_counter()
@@ -75,10 +105,20 @@ def index(
 
         told(0, None)
         settings: dict[str, Any] = {"overwrite": overwrite, "progress": told}
-        documents = documents_of(source, number_ids=number_ids, errors=errors)
+        documents = documents_of(
+            source,
+            number_ids=number_ids,
+            errors=errors,
+            on_duplicate=on_duplicate,
+            metadata=metadata,
+        )
+        if not len(documents):
+            raise DataError(f"{source}: no document is in it, so there is nothing to index")
         try:
             built = _built(documents, output, encoder, engine, bm25_settings, settings)
         except IndexExistsError as why:
+            if overwrite or not is_index(str(output)):
+                raise
             raise IndexExistsError(
                 f"{output}: an index is there already; --overwrite replaces it"
             ) from why

@@ -24,7 +24,11 @@ def run(
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", help="The run file; gzipped if it ends in .gz.", show_default=False
+            "-o",
+            "--output",
+            help="The run file, gzipped if it ends in .gz; how it was made goes beside it, into "
+            "FILE.trace.json.",
+            show_default=False,
         ),
     ],
     queries: Annotated[
@@ -46,19 +50,31 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
 ) -> None:
     """Answer a set of queries with an index or an expression, and write a TREC run file."""
+    if not system.strip():
+        raise typer.BadParameter("name an index folder, or an expression such as bm25")
     if queries is None and data is None:
         raise typer.BadParameter("give the queries: --queries FILE, or --data NAME for its own")
 
     from retrievekit.bench.systems import IndexShelf, shelf_folder
-    from retrievekit.cli.sources import free_file, is_index, opened
+    from retrievekit.cli.sources import (
+        free_file,
+        is_index,
+        looks_like_a_file,
+        meant_as_path,
+        missing_index,
+        opened,
+    )
     from retrievekit.config import resolve
     from retrievekit.data.dataset import drop_own, load_dataset
     from retrievekit.data.records import read_queries
+    from retrievekit.errors import ExpressionError
     from retrievekit.queries import Queries
     from retrievekit.run import Run, concat
 
     free_file(output, overwrite)
     with Progress() as progress:
+        if data is not None:
+            looks_like_a_file(data)
         dataset = None if data is None else load_dataset(data)
         rule = "none" if dataset is None else dataset.properties.own_document
         asked = read_queries(queries) if queries is not None else None
@@ -73,7 +89,12 @@ def run(
             corpus = None if dataset is None else dataset.corpus
             folder = None if dataset is None else shelf_folder()
             shelf = IndexShelf(corpus, folder, depth=k, extra=extra, progress=progress)
-            stage = resolve(system, shelf)
+            try:
+                stage = resolve(system, shelf)
+            except ExpressionError:
+                if meant_as_path(system):
+                    missing_index(system)
+                raise
         if stage.takes is not Queries or stage.gives is not Run:
             raise typer.BadParameter(f"{system!r} does not lead from queries to a run")
         parts: list[Run] = []

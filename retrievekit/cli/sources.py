@@ -3,33 +3,84 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
 from pathlib import Path
 from typing import Any
 
-from retrievekit.corpus import Corpus, Document
-from retrievekit.errors import DataError, MissingDataError
+from retrievekit.corpus import Corpus
+from retrievekit.errors import DataError, DuplicateIdError, MissingDataError
+
+_OPTIONS = {
+    "number_ids=True": "--number-ids",
+    'errors="replace"': "--errors replace",
+    'on_duplicate="first" or "last"': "--on-duplicate first or last",
+    'metadata="json" or "drop"': "--metadata json or drop",
+    'metadata="json"': "--metadata json",
+}
+"""What Python's settings are called on the command line."""
 
 
-def documents_of(source: str, *, number_ids: bool, errors: str) -> Corpus | Iterable[Document]:
-    """The documents of a file, a folder or a registered data set; files are streamed.
+def documents_of(
+    source: str, *, number_ids: bool, errors: str, on_duplicate: str, metadata: str
+) -> Corpus:
+    """The documents of a file, a folder or a registered data set.
 
     Args:
         source: A path that exists, or a data set's name.
         number_ids: Whether an integer is taken for the string of its digits.
         errors: ``strict`` or ``replace``, for characters that are not valid.
+        on_duplicate: ``error``, ``first`` or ``last``, for one id with two contents.
+        metadata: ``columns``, ``json`` or ``drop``.
 
     Returns:
         The documents.
+
+    Raises:
+        MissingDataError: Nothing is there.
+        DuplicateIdError: One id with two contents; the message names the option that chooses.
+        DataError: The source cannot be read as it is; the message names options, where they help.
     """
     if Path(source).exists():
-        from retrievekit.data.records import iter_documents
+        from retrievekit.data.records import read_corpus
 
-        tolerance: Any = errors
-        return iter_documents(source, number_ids=number_ids, errors=tolerance)
+        settings: Any = {"errors": errors, "on_duplicate": on_duplicate, "metadata": metadata}
+        try:
+            return read_corpus(source, number_ids=number_ids, **settings)
+        except DataError as why:
+            text = str(why)
+            for setting, option in _OPTIONS.items():
+                text = text.replace(setting, option)
+            kind = DuplicateIdError if isinstance(why, DuplicateIdError) else DataError
+            raise kind(text) from why
+    looks_like_a_file(source)
     from retrievekit.data.dataset import load_dataset
 
     return load_dataset(source).corpus
+
+
+def looks_like_a_file(text: str) -> None:
+    """Raise when a text that names nothing on disk was surely meant as a path.
+
+    Args:
+        text: What was given where a data set's name could stand.
+
+    Raises:
+        MissingDataError: It looks like a path, and nothing is there.
+    """
+    if meant_as_path(text) and not Path(text).exists():
+        raise MissingDataError(f"no such file or folder: {text}")
+
+
+def meant_as_path(text: str) -> bool:
+    """Whether a text looks like a path rather than a name or an expression.
+
+    Args:
+        text: The text.
+
+    Returns:
+        Whether it begins with ``/``, ``.`` or ``~``, or ends in ``/`` or like a file's name.
+    """
+    return re.search(r"^[/.~]|/$|^[^(]*[.][A-Za-z][A-Za-z0-9]*$", text) is not None
 
 
 def is_index(path: str) -> bool:
@@ -51,9 +102,12 @@ def missing_index(path: str) -> None:
         path: The folder.
 
     Raises:
+        DataError: There is a file.
         MissingDataError: No such folder; names those that are near.
     """
     folder = Path(path)
+    if folder.is_file():
+        raise DataError(f"{path} is a file; an index is a folder: retrievekit index {path} -o NAME")
     if not folder.exists():
         raise MissingDataError(
             f"no index at {path}; {_near(folder)}build one: retrievekit index SOURCE -o {path}"

@@ -73,8 +73,9 @@ def obtain(entry: Entry, progress: Progress | None = None) -> Path:
                 if fetched_from(entry, progress):
                     break
             except MissingDataError as why:
-                log.info("%s: %s", entry.name, why)
                 reasons.append(str(why))
+                if fetched_from is _from_archive and entry.hub is not None:
+                    log.warning("%s: %s; trying the hub", entry.name, why)
         else:
             raise MissingDataError(
                 f"{entry.name} cannot be fetched: {'; '.join(reasons)}. {advice}"

@@ -214,7 +214,7 @@ def read_properties(path: Path) -> DatasetProperties:
 
     Raises:
         DataError: It is no YAML, uses aliases (which can grow without bound), or says something
-            unknown.
+            unknown or one thing twice.
     """
     raw = path.read_bytes()
     if len(raw) > 2**20:
@@ -228,12 +228,28 @@ def read_properties(path: Path) -> DatasetProperties:
                 raise DataError(f"{path}: YAML aliases (*name) are not read; write the values out")
             if depth > 10:
                 raise DataError(f"{path}: nested more deeply than any description of a data set")
+        _check_keys(yaml.compose(raw, yaml.SafeLoader), path)
         record = yaml.safe_load(raw)
     except (yaml.YAMLError, RecursionError, ValueError) as why:
         if isinstance(why, DataError):
             raise
         raise DataError(f"{path}: not YAML that can be read ({why})") from why
     return properties_of({} if record is None else record, str(path))
+
+
+def _check_keys(node: yaml.Node | None, path: Path) -> None:
+    """Raise when a mapping names a key twice, of which YAML keeps the last."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if str(key.value) in seen:
+                line = key.start_mark.line + 1
+                raise DataError(f"{path}:{line}: {key.value!r} is given twice; keep one")
+            seen.add(str(key.value))
+            _check_keys(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(item, path)
 
 
 @dataclass(frozen=True)
