@@ -273,6 +273,33 @@ def test_refused_documents_name_the_option_that_takes_them(
     assert not (tmp_path / "i").exists()
 
 
+@pytest.mark.parametrize("name", ["docs.jsonl", "docs.tsv", "docs.csv", "toy"])
+def test_nothing_to_index_is_an_error(tmp_path: Path, name: str) -> None:
+    Dataset("toy", TOY.corpus, TOY.queries, TOY.qrels).write(tmp_path / "toy")
+    (tmp_path / "toy" / "corpus.jsonl").write_text("")
+    (tmp_path / "docs.jsonl").write_text("\n")
+    (tmp_path / "docs.tsv").write_text("id\ttext\n")
+    (tmp_path / "docs.csv").write_text("")
+    done = call("index", tmp_path / name, "-o", tmp_path / "i")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        f"error: {tmp_path / name}: no document is in it, so there is nothing to index\n"
+    )
+    assert not (tmp_path / "i").exists()
+
+
+def test_byte_order_marks_name_the_option(tmp_path: Path) -> None:
+    docs = tmp_path / "docs.jsonl"
+    docs.write_bytes(b'\xef\xbb\xbf{"_id": "a", "text": "cats"}\n')
+    done = call("index", docs, "-o", tmp_path / "i")
+    assert (done.code, done.out) == (1, "")
+    assert "docs.jsonl:1: the file begins with a byte-order mark" in done.err
+    assert "--errors replace" in done.err
+    done = call("index", docs, "-o", tmp_path / "i", "--errors", "replace")
+    assert done.code == 0
+    assert "1 with a byte-order mark at the start" in done.err
+
+
 def test_equal_documents_count_once_and_others_by_choice(tmp_path: Path) -> None:
     docs, place = tmp_path / "docs.jsonl", tmp_path / "i"
     docs.write_text('{"_id": "a", "text": "cats"}\n' * 2)
@@ -395,6 +422,43 @@ def test_missing_and_unjudged_queries_are_told(tmp_path: Path) -> None:
     assert "1 queries of the run are not judged" in done.err
 
 
+def test_own_documents_of_a_data_set_are_dropped_and_told(tmp_path: Path) -> None:
+    Dataset("toy", TOY.corpus, TOY.queries, TOY.qrels).write(tmp_path / "toy")
+    (tmp_path / "toy" / "qrels" / "test.tsv").write_text("q1\ta\t1\n")
+    (tmp_path / "x.run").write_text("q1 Q0 q1 1 2.0 t\nq1 Q0 a 2 1.0 t\n")
+    arguments = ["eval", tmp_path / "x.run", tmp_path / "toy", "-m", "RR"]
+    done = call(*arguments)
+    assert (done.out.split()[-1], done.err) == ("0.5000", "")
+    (tmp_path / "toy" / "dataset.yaml").write_text("own_document: equal\n")
+    done = call(*arguments)
+    assert done.out.split()[-1] == "1.0000"
+    assert done.err == (
+        f"{tmp_path / 'toy'} leaves out the query's own document (rule 'equal'): 1 hit dropped\n"
+    )
+    assert call(*arguments, "--json").json["measures"] == {"RR": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("run", "qrels"),
+    [
+        (b"\xef\xbb\xbfq Q0 a 1 1 t\n", b"q 0 a 1\n"),
+        (b"q Q0 a 1 1 t\n", b"\xef\xbb\xbfq 0 a 1\n"),
+        (b"q Q0 a 1 1 t\nq Q0 a 2 1 t\n", b"q 0 a 1\n"),
+    ],
+)
+def test_eval_advises_nothing_that_it_has_no_option_for(
+    tmp_path: Path, run: bytes, qrels: bytes
+) -> None:
+    Dataset("toy", TOY.corpus, TOY.queries, TOY.qrels).write(tmp_path / "toy")
+    (tmp_path / "x.run").write_bytes(run)
+    (tmp_path / "toy" / "qrels" / "test.tsv").write_bytes(qrels)
+    for judged in (tmp_path / "toy", tmp_path / "toy" / "qrels" / "test.tsv"):
+        done = call("eval", tmp_path / "x.run", judged)
+        assert (done.code, done.out) == (1, "")
+        assert "byte-order mark" in done.err or "keep one" in done.err
+        assert "errors=" not in done.err
+
+
 @pytest.mark.parametrize(
     ("run", "qrels", "measure", "says"),
     [
@@ -406,6 +470,8 @@ def test_missing_and_unjudged_queries_are_told(tmp_path: Path) -> None:
         ("x.run", "x.qrels", "P", "P needs a cutoff"),
         ("x.run", "other.qrels", "RR", "not one of the run's 1 queries is judged"),
         ("x.run", "empty.qrels", "RR", "judge no query"),
+        ("empty.run", "x.qrels", "RR", "empty.run: the run has no hits; is it the right file"),
+        ("comment.run", "x.qrels", "RR", "comment.run: the run has no hits"),
     ],
 )
 def test_eval_fails_with_one_message(
@@ -417,6 +483,8 @@ def test_eval_fails_with_one_message(
     Path("x.qrels").write_text("1 0 a 1\n")
     Path("other.qrels").write_text("9 0 a 1\n")
     Path("empty.qrels").write_text("")
+    Path("empty.run").write_text("")
+    Path("comment.run").write_text("# nothing\n\n")
     done = call("eval", run, qrels, "-m", measure)
     assert done.code == 1
     assert done.out == ""

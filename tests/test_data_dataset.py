@@ -368,6 +368,40 @@ def test_reader_options_reach_the_readers(tmp_path: Path) -> None:
     ]
 
 
+def test_byte_order_marks_throughout(tmp_path: Path) -> None:
+    plain, folder = folder_of(tmp_path / "plain"), folder_of(tmp_path / "a")
+    files = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+    for name in files:
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    for name, part in zip(files, ("corpus", "all_queries", "qrels"), strict=True):
+        with pytest.raises(ParseError) as caught:
+            getattr(load_dataset(folder), part)
+        assert str(caught.value).startswith(f"{folder / name}:1: the file begins with a byte-order")
+        assert 'errors="replace"' in str(caught.value)
+        assert "lenient" not in str(caught.value)
+    dataset, expected = load_dataset(folder, errors="replace"), load_dataset(plain)
+    assert list(dataset.corpus) == list(expected.corpus)
+    assert dataset.queries == expected.queries
+    assert dataset.qrels.to_dict() == expected.qrels.to_dict()
+    assert len(dataset.notes) == 3
+    for note, name in zip(
+        dataset.notes, ("corpus.jsonl", "test.tsv", "queries.jsonl"), strict=True
+    ):
+        assert name in note
+        assert "byte-order mark" in note
+
+
+def test_judgements_that_cannot_be_read_are_left_out_on_request(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "a")
+    with (folder / "qrels" / "test.tsv").open("ab") as out:
+        out.write(b"q3\tcaf\xe9\t1\n\t\t\n")
+    with pytest.raises(ParseError, match=r"test\.tsv:5: bytes that are not UTF-8"):
+        _ = load_dataset(folder).qrels
+    dataset = load_dataset(folder, errors="replace")
+    assert dataset.qrels.to_dict() == QRELS.to_dict()
+    assert "2 of 6 lines left out" in dataset.notes[0]
+
+
 # --- the embedded collection -------------------------------------------------------------------
 
 

@@ -201,7 +201,6 @@ def test_folder_of_texts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     for name, text in files.items():
         (tmp_path / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "docs" / name).write_bytes(text.encode())
-    (tmp_path / "docs" / "b.txt").write_bytes(b"\xef\xbb\xbfsecond")
     with caplog.at_level(logging.INFO):
         corpus = read_corpus(tmp_path / "docs")
     assert list(corpus) == [
@@ -274,6 +273,8 @@ def test_query_aliases(tmp_path: Path, key: str, text: str) -> None:
         ('{"_id": "d", "text": NaN}', r":2: not valid JSON \(NaN is no JSON\)"),
         ('{"_id": "d", "text": "\\ud800"}', r":2: a lone surrogate in '\\ud800'"),
         ('{"_id": "d", "text": "x", "metadata": {"\\udc00": 1}}', r":2: a lone surrogate"),
+        ('{"_id": "d", "text": "x", "text": "y"}', r":2: not valid JSON \('text' comes twice"),
+        ('{"_id": "d", "text": "x", "m": {"a": 1, "a": 1}}', r":2: not valid JSON \('a' comes"),
     ],
 )
 def test_bad_record(tmp_path: Path, record: Any, message: str) -> None:
@@ -424,10 +425,70 @@ def test_duplicate_queries(tmp_path: Path) -> None:
 # --- characters, lines, sizes ------------------------------------------------------------------
 
 
-def test_byte_order_mark_is_dropped(tmp_path: Path) -> None:
+MARKED = "the file begins with a byte-order mark; save it as UTF-8 without one, or read it with "
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.jsonl", '{"_id": "a", "text": "\ufeffx"}\n'),
+        ("c.jsonl", '\n{"_id": "a", "text": "\ufeffx"}\n'),
+        ("c.jsonl.gz", '{"_id": "a", "text": "\ufeffx"}\n'),
+        ("c.tsv", "id\ttext\na\t\ufeffx\n"),
+        ("c.tsv", "a\t\ufeffx\n"),
+        ("c.csv", 'id,text\na,"\ufeffx"\n'),
+        ("c.csv", '"a",\ufeffx\n'),
+    ],
+)
+def test_byte_order_mark(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    raw = b"\xef\xbb\xbf" + text.encode()
+    path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    for read in (read_corpus, read_queries):
+        with pytest.raises(ParseError) as caught:
+            read(path)
+        assert str(caught.value) == f'{path}:1: {MARKED}errors="replace"'
+    corpus, report = read_corpus_report(path, ReadOptions(errors="replace"))
+    assert list(corpus) == [Document("a", "\ufeffx")]
+    queries, asked = read_queries_report(path, ReadOptions(errors="replace"))
+    assert (list(queries.ids), queries.texts) == (["a"], ["\ufeffx"])
+    for met in (report, asked):
+        assert met.notes == (f"{path}: 1 with a byte-order mark at the start, which was dropped",)
+
+
+@both_ways
+def test_byte_order_marks_of_text_files(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.md", "c.txt"):
+        (tmp_path / "docs").mkdir(exist_ok=True)
+        (tmp_path / "docs" / name).write_bytes(b"plain" if name[0] == "a" else b"\xef\xbb\xbfx")
+    with pytest.raises(ParseError, match=rf"b\.md:1: {MARKED}"):
+        read_corpus(tmp_path / "docs")
+    corpus, report = read_corpus_report(tmp_path / "docs", ReadOptions(errors="replace"))
+    assert [document.text for document in corpus] == ["plain", "x", "x"]
+    assert (report.marks, report.replaced) == (2, 0)
+
+
+def test_a_byte_order_mark_alone(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(doc("a", "\ufeffx")).encode() + b"\n")
-    assert list(read_corpus(path)) == [Document("a", "\ufeffx")]
+    path.write_bytes(b"\xef\xbb\xbf")
+    corpus, report = read_corpus_report(path, ReadOptions(errors="replace"))
+    assert (len(corpus), report.marks) == (0, 1)
+
+
+@pytest.mark.parametrize(("row", "says"), [("\t", "the id"), (" \t\t ", "3 columns, but 2")])
+@pytest.mark.parametrize("header", ["", "id\ttext\n"])
+def test_tabs_alone_are_a_row(tmp_path: Path, row: str, says: str, header: str) -> None:
+    path = tmp_path / "c.tsv"
+    path.write_text(f"{header}a\tx\n\n \n{row}\n")
+    line = 4 + bool(header)
+    for read in (read_corpus, read_queries):
+        with pytest.raises(ParseError, match=rf"c\.tsv:{line}: {says}"):
+            read(path)
+
+
+def test_utf16_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
     path.write_bytes(json.dumps(doc("a")).encode("utf-16"))
     with pytest.raises(ParseError, match="UTF-16; convert it to UTF-8"):
         read_corpus(path)
@@ -761,3 +822,65 @@ def test_changed_folder_is_read_again(tmp_path: Path, conversions: list[str]) ->
 def test_small_corpus_is_not_converted(tmp_path: Path) -> None:
     read_corpus(jsonl(tmp_path / "c.jsonl", doc("a")))
     assert not (tmp_path / "cache").exists()
+
+
+@both_ways
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 400 + ".5"])
+def test_huge_floats_are_not_infinite(tmp_path: Path, number: str) -> None:
+    path = jsonl(tmp_path / "c.jsonl", f'{{"_id": "d", "text": "x", "v": {number}}}')
+    with pytest.raises(LimitError, match=r"c\.jsonl:1: the number .* does not fit 64 bits"):
+        read_corpus(path)
+
+
+@both_ways
+def test_integers_among_floats_are_exact_or_refused(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "c.jsonl", doc("1", v=2**53 + 1), doc("2", v=0.5))
+    with pytest.raises(DataError, match=r"metadata 'v' cannot be kept exactly as float"):
+        read_corpus(path)
+    (kept, _) = read_corpus(path, metadata="json")
+    assert kept.metadata == {"v": str(2**53 + 1)}
+    path = jsonl(tmp_path / "list.jsonl", doc("1", v=[2**53 + 1, 0.5]))
+    (kept,) = read_corpus(path)
+    assert kept.metadata == {"v": f"[{2**53 + 1}, 0.5]"}
+
+
+def test_names_that_become_one_when_replaced(tmp_path: Path) -> None:
+    record = '{"_id": "d", "text": "x", "m\\ud800": 1, "m\\ud801": 2}'
+    path = jsonl(tmp_path / "c.jsonl", record)
+    with pytest.raises(ParseError, match=r"c\.jsonl:1: two names become one"):
+        read_corpus(path, errors="replace")
+
+
+@pytest.mark.parametrize(("suffix", "between"), [("tsv", "\t"), ("csv", ",")])
+def test_no_words_of_a_query_are_taken_for_a_title(
+    tmp_path: Path, suffix: str, between: str
+) -> None:
+    path = tmp_path / f"q.{suffix}"
+    path.write_text(between.join(["1", "how", "are you"]) + "\n", "utf-8")
+    with pytest.raises(
+        ParseError, match=rf"q\.{suffix}:1: 3 columns and no header.*two \(id, text"
+    ):
+        read_queries(path)
+
+
+def test_parquet_columns_of_one_name(tmp_path: Path) -> None:
+    table = pa.table([["a"], ["x"], ["y"]], names=["_id", "text", "text"])
+    pq.write_table(table, tmp_path / "c.parquet")
+    with pytest.raises(ParseError, match=r"c\.parquet: columns come more than once: \['text'\]"):
+        read_corpus(tmp_path / "c.parquet")
+
+
+@both_ways
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+def test_links_in_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    docs = tmp_path / "docs"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "b.txt").write_text("linked")
+    docs.mkdir()
+    (docs / "a.txt").symlink_to(tmp_path / "other" / "b.txt")
+    (docs / "below").symlink_to(tmp_path / "other")
+    assert list(read_corpus(docs)) == [Document("a.txt", "linked")]
+    assert "below: a link to a folder, which is not followed" in caplog.text
+    (docs / "lost.md").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"lost\.md: no file that can be read"):
+        read_corpus(docs)

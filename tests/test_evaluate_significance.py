@@ -339,10 +339,19 @@ def test_what_is_refused() -> None:
             function([1.0], [1.0, 2.0])
         with pytest.raises(NonFiniteError):
             function([math.nan], [1.0])
+        for strange in (["1", "2"], [b"1", b"2"], [None, 1.0], [1j, 2.0], [[1.0], [1.0, 2.0]]):
+            for one, other in ((strange, [0, 1]), ([0, 1], strange)):
+                with pytest.raises(DataError, match="values are"):
+                    function(one, other)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no query"):
         bootstrap_interval([])
     with pytest.raises(DataError, match="confidence"):
         bootstrap_interval([1.0, 2.0], confidence=1.0)
+    with pytest.raises(DataError, match="real numbers"):
+        bootstrap_interval(["1", "2"])  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="real numbers"):
+        adjust(["0.1"], "holm")  # type: ignore[arg-type]
+    assert paired_t_test([True, True, False], [0, 1, 0]) == paired_t_test([1.0, 1, 0], [0, 1, 0])
     with pytest.raises(DataError, match="permutations"):
         randomisation_test([1.0, 2.0], [0.0, 0.0], permutations=0)
     with pytest.raises(NonFiniteError):

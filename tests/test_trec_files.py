@@ -312,6 +312,10 @@ def test_a_broken_judgement_is_named_and_left_out_on_request(tmp_path: Path, cas
         ("q\t\t1", "document id is empty"),
         ("\ta\t1", "query id is empty"),
         ("q\ta\t", "grade is no integer"),
+        ("\t\t", "query id is empty"),
+        (" \t \t ", "grade is no integer"),
+        ("\t", "2 fields where 3 belong"),
+        ("\t\t\t\r", "4 fields where 3 belong"),
         ("q\ta", "2 fields where 3 belong"),
         ("q 0 a 1", "1 fields where 3 belong"),
     ],
@@ -323,6 +327,20 @@ def test_broken_lines_between_tabs(tmp_path: Path, line: str, says: str) -> None
     qrels, report = scan_qrels(path, errors="lenient")
     assert qrels.to_dict() == {"q": {"x": 1, "y": 2}}
     assert report.n_left_out == 1
+
+
+@pytest.mark.parametrize("rest", ["", "query-id\tcorpus-id\tscore\nq\tx\t1\n", "q\tx\t1\n"])
+def test_tabs_before_all_else_are_a_row_too(tmp_path: Path, rest: str) -> None:
+    path = put(tmp_path, "\n\t\t\n" + rest, "test.tsv")
+    with pytest.raises(ParseError, match=r"test\.tsv:2: the query id is empty"):
+        read_qrels(path)
+    qrels, report = scan_qrels(path, errors="lenient")
+    assert qrels.to_dict() == ({"q": {"x": 1}} if rest else {})
+    assert report.left_out == {"the query id is empty": 1}
+
+
+def test_tabs_between_fields_of_trec_are_blanks(tmp_path: Path) -> None:
+    assert read_qrels(put(tmp_path, "\t\nq\t0\ta\t1\n\t\t\n")).to_dict() == {"q": {"a": 1}}
 
 
 def test_an_unknown_header_is_a_broken_line(tmp_path: Path) -> None:
@@ -355,9 +373,39 @@ def test_a_byte_order_mark_is_no_part_of_an_id(tmp_path: Path) -> None:
         assert report.mended == {"byte-order mark skipped": 1}
 
 
-def test_utf16_is_recognised_by_its_nul_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-be"])
+@pytest.mark.parametrize("n", [1, 2, 9])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_utf16_is_named_and_its_lines_are_counted(
+    tmp_path: Path, codec: str, n: int, end: str
+) -> None:
+    mark = "\ufeff" if codec == "utf-16-be" else ""
+    text = mark + "\n".join(["q Q0 a 1 1 t"] * n) + end
+    path = put(tmp_path, text.encode(codec))
+    for read in (read_run, read_qrels):
+        with pytest.raises(ParseError, match=r"x\.run:1: the file is UTF-16; convert it to UTF-8"):
+            read(path)
+    for scan in (scan_run, scan_qrels):
+        found, report = scan(path, errors="lenient")
+        assert (len(found), report.n_lines) == (0, n)
+        assert report.left_out == {"the file is UTF-16": n}
+
+
+def test_utf16_without_its_mark_is_recognised_by_its_nul_bytes(tmp_path: Path) -> None:
+    path = put(tmp_path, "q Q0 a 1 1 t\n".encode("utf-16-le"))
     with pytest.raises(ParseError, match="UTF-16"):
-        read_run(put(tmp_path, "q Q0 a 1 1 t\n".encode("utf-16")))
+        read_run(path)
+    _, report = scan_run(path, errors="lenient")
+    assert (report.n_left_out, report.n_lines) == (2, 2)  # the second is half a character
+
+
+def test_decompression_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trec, "_CHUNK", 2**20)
+    for line, read in ((b"q Q0 a 1 1 t\n", read_run), (b"q 0 a 1\n", read_qrels)):
+        path = put(tmp_path, gzip.compress(line * 2_000_000), "x.gz")
+        for errors in ("strict", "lenient"):
+            with pytest.raises(LimitError, match=r"x\.gz: .* more than 200 to 1, as in a decomp"):
+                read(path, errors=errors)
 
 
 def test_damaged_and_cut_gzip(tmp_path: Path) -> None:
@@ -395,6 +443,7 @@ def test_no_bytes_do_anything_but_parse_or_raise(tmp_path_factory: Any, content:
         except (ParseError, DuplicateIdError):
             _, report = scan(path, errors="lenient")
             assert report.left_out or report.mended
+            assert report.n_left_out + report.n_kept <= report.n_lines
 
 
 @given(

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retrievekit.cli.console import emit, emit_json, examples, note
+from retrievekit.cli.console import counted, emit, emit_json, examples, note
+from retrievekit.errors import DataError, DuplicateIdError, ParseError
+
+if TYPE_CHECKING:
+    from retrievekit.data.registry import OwnDocument
 
 EXAMPLES = examples(
     "eval bm25.run qrels/test.tsv",
     'eval bm25.run beir/scifact -m nDCG@10 -m "AP(rel=2)" --per-query',
     "eval bm25.run qrels/test.tsv -m nDCG@10 --compat anserini --json",
 )
+
+
+class Compat(StrEnum):
+    """Whose rules are followed."""
+
+    trec = "trec"
+    anserini = "anserini"
+    beir = "beir"
+    mteb = "mteb"
 
 
 def evaluation(
@@ -29,26 +45,54 @@ def evaluation(
     per_query: Annotated[
         bool, typer.Option("--per-query", help="Print the values of each query too.")
     ] = False,
-    compat: Annotated[
-        str, typer.Option(help="Whose rules to follow: trec, anserini, beir or mteb.")
-    ] = "trec",
+    compat: Annotated[Compat, typer.Option(help="Whose rules to follow.")] = Compat.trec,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure a run file against judgements, by the rules of trec_eval."""
+    from retrievekit.cli.sources import looks_like_a_file
     from retrievekit.evaluate.compute import evaluate
     from retrievekit.evaluate.measures import parse_measures
     from retrievekit.qrels import Qrels
     from retrievekit.run import Run
 
     wanted = parse_measures(measure or ["nDCG@10", "R@100", "RR@10"])
+    rule: OwnDocument = "none"
     if Path(qrels).is_file():
-        judged = Qrels.read(qrels)
+        try:
+            with _without_settings():
+                judged = Qrels.read(qrels)
+        except ParseError as why:
+            if _fields(Path(qrels)) == 6 and _fields(run) in (3, 4):
+                raise ParseError(
+                    why.path, why.line, f"looks like a run; first the run: eval {qrels} {run}"
+                ) from why
+            raise
     else:
+        looks_like_a_file(qrels)
         from retrievekit.data.dataset import load_dataset
 
-        judged = load_dataset(qrels).qrels
-    rules: Any = compat
-    found = evaluate(Run.read(run), judged, wanted, compat=rules)
+        dataset = load_dataset(qrels)
+        with _without_settings():
+            judged = dataset.qrels
+        rule = dataset.properties.own_document
+    with _without_settings():
+        measured = Run.read(run)
+    if not measured.n_hits:
+        raise DataError(
+            f"{run}: the run has no hits; is it the right file, and did the search that wrote it "
+            "finish and find anything?"
+        )
+    if rule != "none":
+        from retrievekit.data.dataset import drop_own
+
+        n_hits = measured.n_hits
+        measured = drop_own(measured, rule)
+        note(
+            f"{qrels} leaves out the query's own document (rule {rule!r}): "
+            f"{counted(n_hits - measured.n_hits, 'hit')} dropped"
+        )
+    rules: Any = str(compat)
+    found = evaluate(measured, judged, wanted, compat=rules)
     if found.n_missing:
         note(
             f"{found.n_missing} of {found.n_judged_queries} judged queries have no hits: they "
@@ -72,3 +116,28 @@ def evaluation(
                 emit(f"{name:<{width}}\t{query_id}\t{values[name][query_id]:.4f}")
     for name in names:
         emit(f"{name:<{width}}\tall\t{found.mean[name]:.4f}")
+
+
+@contextmanager
+def _without_settings() -> Iterator[None]:
+    """Leave out of messages what only Python's readers can be told."""
+    try:
+        yield
+    except ParseError as why:
+        problem = why.problem.partition(", or read with errors=")[0]
+        raise ParseError(why.path, why.line, problem) from why
+    except DuplicateIdError as why:
+        raise DuplicateIdError(str(why).partition(", or read with errors=")[0]) from why
+
+
+def _fields(path: Path) -> int:
+    """The fields of a file's first line; 0 when it cannot be read."""
+    import gzip
+
+    try:
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else open(path, "rb") as lines:
+            return len(lines.readline(4096).split())
+    except (OSError, EOFError):
+        return 0

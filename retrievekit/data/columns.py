@@ -33,13 +33,13 @@ from retrievekit.data.records import (
     placed_documents,
     report_of,
 )
-from retrievekit.errors import DuplicateIdError, ParseError
+from retrievekit.errors import DataError, DuplicateIdError, ParseError
 from retrievekit.ids import Ids
 from retrievekit.locations import cache_dir
 
 log = logging.getLogger(__name__)
 
-MAPPED_FROM = 256 * 2**20
+MAPPED_FROM = 64 * 2**20
 """Bytes of source, as it is when unpacked, from which a corpus is converted and mapped."""
 
 BATCH_ROWS = 8192
@@ -206,7 +206,13 @@ class _Gathered:
                 records = [json.loads(text) if text else {} for text in batch.column(3).to_pylist()]
                 for name, (kind, _) in self._kinds.items():
                     values = [record.get(name) for record in records]
-                    columns.append(pa.array(values, _TYPES[kind]))
+                    try:
+                        columns.append(pa.array(values, _TYPES[kind]))
+                    except (pa.ArrowInvalid, OverflowError) as why:
+                        raise DataError(
+                            f"{self.source}: a value of metadata {name!r} cannot be kept exactly "
+                            f'as {kind} ({why}); read it with metadata="json" or "drop"'
+                        ) from why
             yield pa.record_batch(columns, schema=schema)
 
 
@@ -251,12 +257,14 @@ def _stamp(source: Path, form: Format) -> tuple[str, int]:
     size = 0
     paths = sorted(source.rglob("*")) if form == "folder" else [source]
     for path in paths:
-        status = path.stat()
         if path.is_file():
+            status = path.stat()
             size += status.st_size
             digest.update(
                 f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "replace")
             )
+        elif path.is_symlink():  # to a folder or to nothing: reading tells
+            digest.update(f"{path}\0link\n".encode("utf-8", "replace"))
     return digest.hexdigest()[:16], size
 
 

@@ -42,7 +42,7 @@ from retrievekit.data.registry import (
     own_documents,
     read_properties,
 )
-from retrievekit.errors import DataError, MissingDataError, UnknownNameError
+from retrievekit.errors import DataError, MissingDataError, ParseError, UnknownNameError
 from retrievekit.ids import Ids
 from retrievekit.protocols import Progress
 from retrievekit.qrels import Qrels
@@ -233,7 +233,9 @@ def load_dataset(
         split: The split; by default that of the name, else the data set's own default ("test" for
             most), else the only one there is.
         like: For a folder without a ``dataset.yaml``: a registered name whose properties it shares.
-        errors: ``"strict"`` or ``"replace"``, for characters that are not valid.
+        errors: ``"strict"`` or ``"replace"``, for characters that are not valid and byte-order
+            marks; ``"replace"`` also leaves out lines of judgements that cannot be read. What it
+            did stands in the notes.
         on_duplicate: ``"error"``, ``"first"`` or ``"last"``, for one id with two contents.
         max_absent: Part of the judgements that may name what is not there.
         check: Whether counts and checksums are compared with those of the properties.
@@ -354,9 +356,16 @@ def _of_folder(
         return found
 
     def qrels() -> Qrels:
-        from retrievekit.data.trec import read_qrels
+        from retrievekit.data.trec import scan_qrels
 
-        return read_qrels(verified(judged))
+        lenient = options.errors == "replace"
+        try:
+            found, report = scan_qrels(verified(judged), errors="lenient" if lenient else "strict")
+        except ParseError as why:
+            problem = why.problem.replace("errors='lenient'", 'errors="replace"')
+            raise ParseError(why.path, why.line, problem) from why
+        dataset._notes.extend(report.notes)
+        return found
 
     dataset = Dataset(
         name,

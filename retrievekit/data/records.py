@@ -17,12 +17,16 @@ tolerated on request is counted in a `ReadReport`. The rules:
   ``title`` and ``_id`` inside ``metadata`` become ``metadata.text`` and so on.
 - **Duplicates**: one id twice with equal content counts once (and the rest is counted); with
   different content it is an error, unless ``on_duplicate`` is ``"first"`` or ``"last"``.
-- **Encoding** is UTF-8; a leading byte order mark is dropped. Invalid bytes, lone surrogates and
-  NUL are errors; ``errors="replace"`` puts U+FFFD in their place and counts the records.
+- **Encoding** is UTF-8. Invalid bytes, lone surrogates and NUL are errors; ``errors="replace"``
+  puts U+FFFD in their place and counts the records. So is a byte-order mark at the start of a file;
+  ``errors="replace"`` drops and counts it.
+- **JSON** names a field once in an object; numbers fit 64 bits.
 - **Lines** end with a line feed, with or without a carriage return before it, and with nothing
-  else; blank lines are skipped. No line (CSV record, text file) may exceed ``max_line_bytes``.
+  else; blank lines are skipped (in TSV a tab makes a row). No line (CSV record, text file) may
+  exceed ``max_line_bytes``.
 - **TSV** is split at every tab and knows no quotes (as MS MARCO); **CSV** follows RFC 4180. Both
-  have a header that names id and text, or none: then they are id, text or id, title, text.
+  have a header that names id and text, or none: then they are id, text or id, title, text
+  (queries: id, text).
 - **Folders**: every ``.txt``, ``.md`` and ``.markdown`` file below, in the order of their paths;
   the id is the path below the folder with ``/``. Hidden names are left out.
 """
@@ -33,6 +37,7 @@ import gzip
 import io
 import json
 import logging
+import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -80,6 +85,7 @@ _FORMATS: dict[str, Format] = {
     ".csv": "csv",
     ".parquet": "parquet",
 }
+_BOM = b"\xef\xbb\xbf"
 _TEXT_SUFFIXES = (".txt", ".md", ".markdown")
 _CHOICES: dict[str, tuple[object, ...]] = {
     "errors": ("strict", "replace"),
@@ -102,6 +108,7 @@ class ReadReport:
         replaced: Records in which characters were replaced.
         number_ids: Ids that were numbers.
         left_out: Files of a folder that are not text or Markdown.
+        marks: Files that began with a byte-order mark, which was dropped.
     """
 
     path: str
@@ -112,6 +119,7 @@ class ReadReport:
     replaced: int = 0
     number_ids: int = 0
     left_out: int = 0
+    marks: int = 0
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -123,6 +131,7 @@ class ReadReport:
             "replaced": "with characters that were not valid and were replaced by U+FFFD",
             "number_ids": "with a number as id, taken as its digits",
             "left_out": "files left out that are neither .txt nor .md",
+            "marks": "with a byte-order mark at the start, which was dropped",
         }
         return tuple(
             f"{self.path}: {getattr(self, name):,} {what}"
@@ -146,12 +155,14 @@ class Tally:
         replaced: As in the report.
         number_ids: As in the report.
         left_out: As in the report.
+        marks: As in the report.
     """
 
     empty: int = 0
     replaced: int = 0
     number_ids: int = 0
     left_out: int = 0
+    marks: int = 0
 
 
 @dataclass(frozen=True)
@@ -501,9 +512,9 @@ def _records(
     if form == "parquet":
         rows = _parquet(source, options)
     elif form == "jsonl":
-        rows = _jsonl(source, options)
+        rows = _jsonl(source, options, tally)
     else:
-        rows = _table(source, form, options, id_keys, text_keys)
+        rows = _table(source, form, options, tally, id_keys, text_keys)
     for line, record, repaired in rows:
         document = _document(source, line, record, options, tally, id_keys, text_keys)
         tally.replaced += repaired
@@ -525,11 +536,32 @@ def _bounded_int(digits: str) -> int:
     raise LimitError(f"an integer of {len(digits)} digits does not fit 64 bits; write it as text")
 
 
-_DECODER = json.JSONDecoder(parse_int=_bounded_int, parse_constant=_no_constant)
+def _bounded_float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise LimitError(f"the number {_short(digits)} does not fit 64 bits; write it as text")
+    return value
 
 
-def _jsonl(source: Path, options: ReadOptions) -> _Rows:
-    for line, text, repaired in _lines(source, options):
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{_short(twice)} comes twice in one object; keep one")
+    return found
+
+
+_DECODER = json.JSONDecoder(
+    parse_int=_bounded_int,
+    parse_float=_bounded_float,
+    parse_constant=_no_constant,
+    object_pairs_hook=_object,
+)
+
+
+def _jsonl(source: Path, options: ReadOptions, tally: Tally) -> _Rows:
+    for line, text, repaired in _lines(source, options, tally):
         try:
             record = _DECODER.decode(text)
             _check_depth(record)
@@ -556,10 +588,11 @@ def _table(
     source: Path,
     form: Format,
     options: ReadOptions,
+    tally: Tally,
     id_keys: Sequence[str],
     text_keys: Sequence[str],
 ) -> _Rows:
-    rows = _tsv(source, options) if form == "tsv" else _csv(source, options)
+    rows = (_tsv if form == "tsv" else _csv)(source, options, tally)
     names: list[str] | None = None
     for line, cells, repaired in rows:
         if names is None:
@@ -572,12 +605,17 @@ def _table(
                 names = found
                 continue
             plain = {2: [id_keys[0], "text"], 3: [id_keys[0], "title", "text"]}
+            expected = "two (id, text) or three (id, title, text)"
+            if text_keys is QUERY_TEXT_KEYS:
+                # A query has no title: a third column is words that would be lost.
+                del plain[3]
+                expected = "two (id, text); is a tab or comma part of a query?"
             if len(cells) not in plain:
                 raise ParseError(
                     source,
                     line,
                     f"{len(cells)} columns and no header that names id and text; without one there "
-                    "are two (id, text) or three (id, title, text)",
+                    f"are {expected}",
                 )
             names = plain[len(cells)]
         if len(cells) != len(names):
@@ -589,17 +627,18 @@ def _table(
         yield line, dict(zip(names, cells, strict=True)), repaired
 
 
-def _tsv(source: Path, options: ReadOptions) -> Iterator[tuple[int, list[str], bool]]:
-    for line, text, repaired in _lines(source, options):
-        yield line, text.split("\t"), repaired
+def _tsv(source: Path, options: ReadOptions, tally: Tally) -> Iterator[tuple[int, list[str], bool]]:
+    for line, text, repaired in _lines(source, options, tally, keep_blank=True):
+        if text.strip(" \r\v\f"):  # a line of tabs is a row of empty cells
+            yield line, text.split("\t"), repaired
 
 
-def _csv(source: Path, options: ReadOptions) -> Iterator[tuple[int, list[str], bool]]:
+def _csv(source: Path, options: ReadOptions, tally: Tally) -> Iterator[tuple[int, list[str], bool]]:
     parts: list[str] = []
     size, first, mended = 0, 0, False
     # A record goes on while a quote is open, which is while the quotes so far are odd in number.
     odd = False
-    for line, text, repaired in _lines(source, options, keep_blank=True):
+    for line, text, repaired in _lines(source, options, tally, keep_blank=True):
         if not parts:
             first, size, mended = line, 0, False
         parts.append(text)
@@ -660,6 +699,10 @@ def _parquet(source: Path, options: ReadOptions) -> _Rows:
     row = 0
     try:
         with pq.ParquetFile(source) as opened:
+            names = opened.schema_arrow.names
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ParseError(source, None, f"columns come more than once: {twice}; keep one")
             for batch in opened.iter_batches(batch_size=1024):
                 for record in batch.to_pylist():
                     row += 1
@@ -672,10 +715,15 @@ def _folder(folder: Path, options: ReadOptions, tally: Tally) -> Iterator[Placed
     paths = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in folders:
+            if (Path(parent) / name).is_symlink():
+                log.warning("%s: a link to a folder, which is not followed", Path(parent) / name)
         for name in names:
             path = Path(parent) / name
-            if name.startswith(".") or not path.is_file():
+            if name.startswith("."):
                 continue
+            if path.suffix.lower() in _TEXT_SUFFIXES and not path.is_file():
+                raise DataError(f"{path}: no file that can be read, but a broken link or a device")
             if path.suffix.lower() in _TEXT_SUFFIXES:
                 paths.append((path.relative_to(folder).as_posix(), path))
             else:
@@ -695,7 +743,7 @@ def _folder(folder: Path, options: ReadOptions, tally: Tally) -> Iterator[Placed
                 f"{path}: more than {options.max_line_bytes:,} bytes; split it, or raise "
                 "max_line_bytes"
             )
-        text, repaired = _decoded(path, None, _without_mark(path, raw), options)
+        text, repaired = _decoded(path, None, _without_mark(path, raw, options, tally), options)
         tally.replaced += repaired
         tally.empty += not text.strip()
         yield Placed(Document(doc_id, text), path, None)
@@ -705,7 +753,7 @@ def _folder(folder: Path, options: ReadOptions, tally: Tally) -> Iterator[Placed
 
 
 def _lines(
-    source: Path, options: ReadOptions, *, keep_blank: bool = False
+    source: Path, options: ReadOptions, tally: Tally, *, keep_blank: bool = False
 ) -> Iterator[tuple[int, str, bool]]:
     """Numbered lines without their ends, and whether characters were replaced."""
     limit = options.max_line_bytes
@@ -733,17 +781,27 @@ def _lines(
                     "line? If so, raise max_line_bytes"
                 )
             if number == 1:
-                line = _without_mark(source, line)
+                line = _without_mark(source, line, options, tally)
             line = line.rstrip(b"\n").removesuffix(b"\r")
             if line.strip() or keep_blank:
                 text, repaired = _decoded(source, number, line, options)
                 yield number, text, repaired
 
 
-def _without_mark(source: Path, start: bytes) -> bytes:
+def _without_mark(source: Path, start: bytes, options: ReadOptions, tally: Tally) -> bytes:
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ParseError(source, 1, "this is UTF-16; convert it to UTF-8")
-    return start.removeprefix(b"\xef\xbb\xbf")
+    if not start.startswith(_BOM):
+        return start
+    if options.errors == "strict":
+        raise ParseError(
+            source,
+            1,
+            "the file begins with a byte-order mark; save it as UTF-8 without one, or read it with "
+            'errors="replace"',
+        )
+    tally.marks += 1
+    return start[len(_BOM) :]
 
 
 def _decoded(source: Path, line: int | None, raw: bytes, options: ReadOptions) -> tuple[str, bool]:
@@ -794,7 +852,10 @@ def _valid(
 ) -> tuple[dict[str, Any], bool]:
     """The record without lone surrogates and NUL, and whether there were any."""
     if options.errors == "replace":
-        return _repaired(record)
+        try:
+            return _repaired(record)
+        except ValueError as why:
+            raise ParseError(source, line, f"{why}; rename one") from why
     for text in _strings(record):
         if not _is_valid(text):
             what = "a NUL character" if "\0" in text else "a lone surrogate"
@@ -819,6 +880,8 @@ def _repaired(value: _T) -> tuple[_T, bool]:
     if isinstance(value, dict):
         pairs = [(_repaired(key), _repaired(item)) for key, item in value.items()]
         result = {key: item for (key, _), (item, _) in pairs}
+        if len(result) < len(pairs):
+            raise ValueError("two names become one when their characters are replaced")
         return result, any(k or i for (_, k), (_, i) in pairs)
     if isinstance(value, list):
         items = [_repaired(item) for item in value]
@@ -920,7 +983,7 @@ def _plain(source: Path, line: int, name: str, value: Any) -> Any:
         kinds = {type(item) for item in value}
         if len(kinds) <= 1 and kinds <= {str, int, float, bool}:
             return value
-        if kinds == {int, float}:
+        if kinds == {int, float} and all(float(item) == item for item in value):
             return [float(item) for item in value]
         return _as_json(source, line, name, value)
     if isinstance(value, (str, bool, float)):
@@ -938,7 +1001,11 @@ def _as_json(source: Path, line: int, name: str, value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, sort_keys=True, default=_iso)
     except TypeError as why:
-        raise ParseError(source, line, f"the value of {name!r} cannot be kept ({why})") from why
+        raise ParseError(
+            source,
+            line,
+            f'the value of {name!r} cannot be kept ({why}); read it with metadata="drop"',
+        ) from why
 
 
 def _iso(value: Any) -> Any:

@@ -4,8 +4,9 @@ A run file has six fields separated by blanks: query, ``Q0``, document, rank, sc
 column is ignored and hits are ordered by score, as trec_eval does it. A qrels file has four
 fields separated by blanks (query, iteration, document, grade) or, as BEIR writes them, three
 separated by single tabs (query, document, grade) with or without a header. Empty lines are
-skipped, and so are lines that begin with ``#``, but for tab-separated files. Names that end in
-``.gz`` are gzipped.
+skipped, and so are lines that begin with ``#``, but for tab-separated files, where a line of tabs
+alone is a row with empty ids. Names that end in ``.gz`` are gzipped; what comes out of them is
+capped in its ratio to what went in.
 
 Reading is strict: the first line that cannot be right ends it with an error that names file and
 line. ``errors="lenient"`` leaves such lines out, logs how many, and `scan_run` and `scan_qrels`
@@ -34,6 +35,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from retrievekit.data.archive import CappedReader
 from retrievekit.data.download import replacing
 from retrievekit.errors import (
     DataError,
@@ -59,6 +61,7 @@ log = logging.getLogger(__name__)
 _CHUNK = 16 * 2**20  # bytes read at a time
 _HITS_AT_A_TIME = 500_000  # hits written at a time
 _BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _EXAMPLES = 5
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"[+-]?[0-9]+(?:\.0*)?")
@@ -92,6 +95,15 @@ class LineReport:
     def n_left_out(self) -> int:
         """How many lines were left out."""
         return sum(self.left_out.values())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What deserves mention, as one sentence; empty when nothing was left out or mended."""
+        counts = {**self.left_out, **self.mended}
+        if not counts:
+            return ()
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in counts.items())
+        return (f"{self.path}: {self.n_left_out} of {self.n_lines} lines left out; {reasons}",)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON."""
@@ -346,6 +358,7 @@ class _Reader:
         self.path = path
         self.strict = errors == "strict"
         self.report = LineReport(str(path))
+        self._utf16 = False
 
     def fault(self, line: int, problem: str, shown: str = "") -> None:
         """End reading with the line's fault, or count it where reading is lenient.
@@ -366,30 +379,28 @@ class _Reader:
     def finished(self, n_kept: int) -> LineReport:
         """The report, which is logged when anything was left out or mended."""
         self.report.n_kept = n_kept
-        if self.report.left_out or self.report.mended:
-            counts = {**self.report.left_out, **self.report.mended}
-            log.warning(
-                "%s: %d of %d lines left out; %s",
-                self.path,
-                self.report.n_left_out,
-                self.report.n_lines,
-                ", ".join(f"{reason}: {count}" for reason, count in counts.items()),
-            )
+        for note in self.report.notes:
+            log.warning("%s", note)
         return self.report
 
-    def columns(self, form: _Form, header: bool = False) -> _Columns:
-        """Queries and documents (dictionary-encoded), values and line numbers, chunk by chunk."""
+    def columns(self, form: _Form, header: int = 0) -> _Columns:
+        """Queries and documents (dictionary-encoded), values and line numbers, chunk by chunk.
+
+        `header` is the line of the header, 0 without one.
+        """
         from retrievekit.kernels.fields import COMMENT, gather_field, split_lines
 
         out: _Columns = ([], [], [], [])
         before = 0  # lines of earlier chunks
         for chunk in _chunks(self.path):
+            if self._utf16 and chunk == b"\0":
+                continue  # the other half of the last line's end
+            after = before + chunk.count(b"\n") + (not chunk.endswith(b"\n"))
             chunk = self._decodable(chunk, before)
             data = np.frombuffer(chunk, np.uint8)
             counts, bounds = split_lines(data, form.width, form.tabs)
-            if header and counts.any():
-                counts[np.flatnonzero(counts)[0]] = COMMENT
-                header = False
+            if before < header <= before + len(counts):
+                counts[header - before - 1] = COMMENT
             good = counts == form.width
             for line in np.flatnonzero(~good & (counts > 0)):
                 good[line] = self._odd_line(
@@ -417,7 +428,7 @@ class _Reader:
                 column.append(kept.dictionary_encode())
             out[2].append(values[keep])
             out[3].append(lines[keep] + before + 1)
-            before += len(counts)
+            before = after
         self.report.n_lines = before
         return out
 
@@ -433,11 +444,15 @@ class _Reader:
                 )
             self.mended("byte-order mark skipped")
             chunk = chunk[len(_BOM) :]
+        if not before and chunk.startswith(_UTF16):
+            self._utf16 = True
         if 0 not in chunk and (chunk.isascii() or _is_utf8(chunk)):
             return chunk
         lines = chunk.split(b"\n")
         for number, line in enumerate(lines, before + 1):
-            if 0 in line:
+            if self._utf16 and (0 in line or not _is_utf8(line)):
+                self.fault(number, "the file is UTF-16; convert it to UTF-8")
+            elif 0 in line:
                 self.fault(number, "a NUL byte; is the file text, and UTF-8 rather than UTF-16?")
             elif not _is_utf8(line):
                 self.fault(
@@ -511,7 +526,7 @@ def _opened(path: Path) -> IO[bytes]:
         raise MissingDataError(f"{path} is a folder; name the file in it") from why
     if path.suffix != ".gz":
         return file
-    return io.BufferedReader(_Unzipped(file))
+    return io.BufferedReader(CappedReader(_Unzipped(file), file.tell, str(path)))  # type: ignore[arg-type]
 
 
 class _Unzipped(gzip.GzipFile):
@@ -526,18 +541,21 @@ class _Unzipped(gzip.GzipFile):
         self._beneath.close()
 
 
-def _sniffed(path: Path) -> tuple[_Form, bool]:
-    """The form of a qrels file, and whether its first line is a header."""
-    first = ""
+def _sniffed(path: Path) -> tuple[_Form, int]:
+    """The form of a qrels file, and the line of its header, 0 without one."""
+    number, bare = 0, False
     for chunk in _chunks(path):
-        lines = chunk.removeprefix(_BOM).decode("utf-8", "replace").split("\n")
-        first = next((line.strip("\r") for line in lines if line.strip()), "")
-        if first:
-            break
-    cells = first.split("\t")
-    if len(cells) != 3:
-        return _TREC_QRELS, False
-    return _BEIR_QRELS, cells[2].strip().lower() in _GRADE_NAMES
+        for line in chunk.removeprefix(_BOM).removesuffix(b"\n").split(b"\n"):
+            number += 1
+            if line.strip():
+                cells = line.strip(b"\r").decode("utf-8", "replace").split("\t")
+                if len(cells) != 3:
+                    return _TREC_QRELS, 0
+                named = cells[2].strip().lower() in _GRADE_NAMES
+                return _BEIR_QRELS, number if named else 0
+            bare = bare or line.count(b"\t") == 2
+    # Without a single word, two tabs are what is left of a row.
+    return _BEIR_QRELS if bare else _TREC_QRELS, 0
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -31,6 +31,7 @@ from retrievekit.evaluate.compute import Compat, Evaluation, evaluate
 from retrievekit.evaluate.measures import Measure, parse_measure
 from retrievekit.qrels import Qrels
 from retrievekit.run import Run
+from retrievekit.vectors import check_kind
 
 Correction = Literal["holm", "bonferroni", "bh"]
 
@@ -269,7 +270,7 @@ def paired_t_test(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
         The statistic t = mean(d) / (sd(d) / sqrt(n)) with d = a - b, and its p-value.
 
     Raises:
-        DataError: There is no query, or the lengths differ.
+        DataError: There is no query, the lengths differ, or a value is no number.
     """
     from scipy.special import stdtr
 
@@ -306,7 +307,7 @@ def randomisation_test(
         The p-value, above 0.
 
     Raises:
-        DataError: There is no query, or the lengths differ.
+        DataError: There is no query, the lengths differ, or a value is no number.
     """
     differences = _differences(a, b)
     differences = differences[differences != 0]  # a zero stays zero under either sign
@@ -355,7 +356,8 @@ def bootstrap_interval(
         The lower and the upper end.
 
     Raises:
-        DataError: There is no query, or `confidence` or `resamples` is out of range.
+        DataError: There is no query, a value is no number, or `confidence` or `resamples` is out
+            of range.
         NonFiniteError: A value is NaN or infinite.
     """
     values = _finite(differences)
@@ -392,7 +394,7 @@ def adjust(p_values: ArrayLike, correction: Correction | None) -> NDArray[np.flo
         float64 ``(m,)``, each at least as large as before and at most 1.
 
     Raises:
-        DataError: No such correction.
+        DataError: No such correction, or a p-value is no number.
         NonFiniteError: A p-value is NaN or infinite.
     """
     _check_correction(correction)
@@ -421,7 +423,7 @@ def _check_correction(correction: object) -> None:
 
 
 def _finite(values: ArrayLike) -> NDArray[np.float64]:
-    array = np.asarray(values, np.float64).ravel()
+    array = check_kind(values, "biuf", "values").astype(np.float64).ravel()
     if not np.isfinite(array).all():
         raise NonFiniteError(
             "NaN and infinity cannot be compared; look for the query they come from"

@@ -25,8 +25,9 @@ def split_lines(
             that begins with ``#`` is a comment.
 
     Returns:
-        How many fields each line has, int32 ``(lines,)``, 0 for a line of blanks, `COMMENT` for a
-        comment; and where the first `width` of them start and end, int32 ``(lines, 2 * width)``.
+        How many fields each line has, int32 ``(lines,)``, 0 for a line of blanks (without a tab,
+        where tabs end fields), `COMMENT` for a comment; and where the first `width` of them start
+        and end, int32 ``(lines, 2 * width)``.
     """
     n = 0
     for i in range(len(data)):
@@ -46,6 +47,7 @@ def split_lines(
         fields = 0
         filled = False
         for i in range(place, last):
+            filled |= tabs and data[i] == _TAB
             filled |= not (data[i] == _BLANK or _TAB <= data[i] <= _RETURN)
             if filled:
                 break
