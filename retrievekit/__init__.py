@@ -1,4 +1,4 @@
-"""Dense and sparse retrieval, fusion and reranking, composed into pipelines and measured.
+"""Dense and sparse retrieval and fusion, composed into pipelines and measured.
 
 >>> import retrievekit as rk
 >>> corpus = rk.Corpus.from_texts({"d1": "cats purr", "d2": "dogs bark"})

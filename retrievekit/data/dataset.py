@@ -429,8 +429,9 @@ def _stdlib(entry: Entry, max_absent: float, check: bool) -> Dataset:
     def corpus() -> Corpus:
         found = stdlib.harvest()
         dataset._note(f"{entry.name}: documents of Python {found.python_version}", logging.INFO)
-        for module, why in found.failed.items():
-            dataset._note(f"{entry.name}: the module {module} cannot be imported here: {why}")
+        if found.failed:
+            why = "; ".join(f"{module} ({reason})" for module, reason in found.failed.items())
+            dataset._note(f"{entry.name}: modules that cannot be imported here: {why}")
         return Corpus.from_documents(
             Document(doc.id, doc.text, doc.title, {"kind": doc.kind, "module": doc.module})
             for doc in found
