@@ -98,6 +98,8 @@ def test_the_corpus_hash_does_not_depend_on_order(tmp_path: Path) -> None:
     assert BM25Index.build(changed, tmp_path / "c").fingerprint != forward.fingerprint
     total = sum(document_hash(d.doc_id, d.title, d.text, dict(d.metadata)) for d in DOCUMENTS)
     assert int(forward.manifest.corpus_hash, 16) == total % 2**256
+    stored = [row.tobytes() for row in forward.segments[0]["hashes"].all()]
+    assert sum(int.from_bytes(share, "little") for share in stored) == total
 
 
 def test_fields_cannot_run_into_each_other() -> None:

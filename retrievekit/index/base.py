@@ -214,7 +214,7 @@ class StoredCorpus(Corpus):
 
 
 class DocumentWriter:
-    """The part of a segment that every kind writes: ids, words, metadata, and the corpus hash.
+    """The part of a segment that every kind writes: ids, words, metadata, and hashes.
 
     Args:
         segment: The segment.
@@ -227,6 +227,8 @@ class DocumentWriter:
         self._text: StringsWriter | None = segment.strings("text") if store_text else None
         self._title: StringsWriter | None = segment.strings("title") if store_text else None
         self._metadata: list[tuple[int, pa.Table]] = []
+        # Kept per document, so that a deleted one can be taken out of the corpus hash.
+        self._shares = segment.array("hashes", np.uint8, (_HASH_BYTES,))
         self._hash = 0
         self.documents = 0
 
@@ -244,10 +246,13 @@ class DocumentWriter:
         if self._text is not None and self._title is not None:
             self._text.extend(texts)
             self._title.extend(titles)
-            self._metadata.append((len(titles), extra))
+        self._metadata.append((len(titles), extra))
         rows = extra.to_pylist() if extra.num_columns else [{}] * len(texts)
-        for doc_id, title, text, metadata in zip(part.ids, titles, texts, rows, strict=True):
-            self._hash = (self._hash + document_hash(doc_id, title, text, metadata)) % _MODULUS
+        documents = zip(part.ids, titles, texts, rows, strict=True)
+        shares = [document_hash(*document) for document in documents]
+        self._hash = (self._hash + sum(shares)) % _MODULUS
+        raw = b"".join(share.to_bytes(_HASH_BYTES, "little") for share in shares)
+        self._shares.append(np.frombuffer(raw, np.uint8).reshape(-1, _HASH_BYTES))
         self.documents += len(texts)
 
     def finish(self) -> str:
@@ -271,7 +276,8 @@ class DocumentWriter:
         return f"{self._hash:064x}"
 
 
-_MODULUS = 1 << 256
+_HASH_BYTES = 32
+_MODULUS = 1 << 8 * _HASH_BYTES
 
 
 def document_hash(doc_id: str, title: str, text: str, metadata: dict[str, Any]) -> int:
