@@ -24,15 +24,8 @@ from numpy.typing import NDArray
 
 from retrievekit.corpus import Corpus
 from retrievekit.data.download import replacing
-from retrievekit.data.records import (
-    Format,
-    Placed,
-    ReadOptions,
-    ReadReport,
-    Tally,
-    placed_documents,
-    report_of,
-)
+from retrievekit.data.formats import Placed, placed_documents
+from retrievekit.data.reading import Format, ReadOptions, ReadReport, Tally, report_of
 from retrievekit.errors import DataError, DuplicateIdError, ParseError
 from retrievekit.ids import Ids
 from retrievekit.locations import cache_dir

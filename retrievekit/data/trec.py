@@ -19,7 +19,6 @@ Files are written whole or not at all. A run's trace lies beside it as ``<file>.
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import logging
 import re
@@ -35,8 +34,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from retrievekit.data.archive import CappedReader
 from retrievekit.data.download import replacing
+from retrievekit.data.lines import BOM, opened
 from retrievekit.errors import (
     DataError,
     DuplicateIdError,
@@ -60,7 +59,6 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 16 * 2**20  # bytes read at a time
 _HITS_AT_A_TIME = 500_000  # hits written at a time
-_BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _EXAMPLES = 5
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -434,7 +432,7 @@ class _Reader:
 
     def _decodable(self, chunk: bytes, before: int) -> bytes:
         """The chunk with faulty lines emptied; raises for the first of them when strict."""
-        if not before and chunk.startswith(_BOM):
+        if not before and chunk.startswith(BOM):
             if self.strict:
                 raise ParseError(
                     self.path,
@@ -443,7 +441,7 @@ class _Reader:
                     "id; save it as UTF-8 without one, or read with errors='lenient'",
                 )
             self.mended("byte-order mark skipped")
-            chunk = chunk[len(_BOM) :]
+            chunk = chunk[len(BOM) :]
         if not before and chunk.startswith(_UTF16):
             self._utf16 = True
         if 0 not in chunk and (chunk.isascii() or _is_utf8(chunk)):
@@ -499,7 +497,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
     """The file's bytes in parts of whole lines."""
     rest = b""
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             while block := file.read(_CHUNK):
                 cut = block.rfind(b"\n") + 1
                 if not cut:
@@ -511,41 +509,21 @@ def _chunks(path: Path) -> Iterator[bytes]:
                     continue
                 yield rest + block[:cut]
                 rest = block[cut:]
+    except FileNotFoundError as why:
+        raise MissingDataError(f"there is no file {path}") from why
+    except IsADirectoryError as why:
+        raise MissingDataError(f"{path} is a folder; name the file in it") from why
     except (EOFError, gzip.BadGzipFile, zlib.error) as why:
         raise ParseError(path, None, f"the gzip data is damaged or cut off ({why})") from why
     if rest:
         yield rest
 
 
-def _opened(path: Path) -> IO[bytes]:
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - the caller closes it
-    except FileNotFoundError as why:
-        raise MissingDataError(f"there is no file {path}") from why
-    except IsADirectoryError as why:
-        raise MissingDataError(f"{path} is a folder; name the file in it") from why
-    if path.suffix != ".gz":
-        return file
-    return io.BufferedReader(CappedReader(_Unzipped(file), file.tell, str(path)))  # type: ignore[arg-type]
-
-
-class _Unzipped(gzip.GzipFile):
-    """A gzip file that closes the file beneath it."""
-
-    def __init__(self, beneath: IO[bytes]) -> None:
-        super().__init__(fileobj=beneath, mode="rb")
-        self._beneath = beneath
-
-    def close(self) -> None:
-        super().close()
-        self._beneath.close()
-
-
 def _sniffed(path: Path) -> tuple[_Form, int]:
     """The form of a qrels file, and the line of its header, 0 without one."""
     number, bare = 0, False
     for chunk in _chunks(path):
-        for line in chunk.removeprefix(_BOM).removesuffix(b"\n").split(b"\n"):
+        for line in chunk.removeprefix(BOM).removesuffix(b"\n").split(b"\n"):
             number += 1
             if line.strip():
                 cells = line.strip(b"\r").decode("utf-8", "replace").split("\t")
