@@ -7,16 +7,16 @@ import shutil
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from retrievekit.arrow import string_array
+from retrievekit.arrow import row_array, string_array
 from retrievekit.corpus import CHUNK, Corpus, Document
 from retrievekit.errors import DataError, FormatVersionError
 from retrievekit.ids import Ids
@@ -27,6 +27,9 @@ from retrievekit.stage import fingerprint_of
 from retrievekit.store.commit import Transaction
 from retrievekit.store.manifest import Manifest, SegmentRecord
 from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter, StringsWriter
+
+if TYPE_CHECKING:
+    from retrievekit.index.writer import IndexWriter
 
 
 class Index(ABC):
@@ -46,6 +49,7 @@ class Index(ABC):
         self.manifest = generation.manifest
         self.manifest_hash = generation.digest
         self.segments = generation.segments
+        self.keeper: TemporaryFolder | None = None
         if self.manifest.kind != self.kind:
             raise FormatVersionError(
                 f"{self.path}: an index of kind {self.manifest.kind!r}, not {self.kind!r}; "
@@ -80,15 +84,49 @@ class Index(ABC):
 
     @cached_property
     def ids(self) -> Ids:
-        """The live documents' ids, in row order."""
-        segment = self.segments[0]
+        """The live documents' ids, in row order: segment by segment, deleted ones left out."""
         names = ("bytes", "offsets", "order", "rank")
-        return Ids(*(segment[f"ids.{name}"].all() for name in names))
+        if len(self.segments) == 1 and not len(self.segments[0].dead):
+            return Ids(*(self.segments[0][f"ids.{name}"].all() for name in names))
+        parts = []
+        for segment in self.segments:
+            stored = Ids(segment["ids.bytes"].all(), segment["ids.offsets"].all())
+            parts.append(stored.arrow.take(row_array(segment.live)))
+        return Ids.from_arrow(pa.concat_arrays([string_array([]), *parts]), what="document id")
+
+    @cached_property
+    def ranks(self) -> list[NDArray[np.int32]]:
+        """By segment, the rank of each row's id among all live ones, int32 ``(documents,)``."""
+        out, base = [], 0
+        for segment in self.segments:
+            ranks = np.zeros(segment.record.documents, np.int32)
+            ranks[segment.live] = self.ids.rank[base : base + len(segment.live)]
+            base += len(segment.live)
+            out.append(ranks)
+        return out
+
+    def place(self, row: int) -> tuple[SegmentReader, int]:
+        """Where a live document lies.
+
+        Args:
+            row: Its row among the live documents.
+
+        Returns:
+            Its segment, and its row there.
+
+        Raises:
+            IndexError: There is no such row.
+        """
+        for segment in self.segments:
+            if row < len(segment.live):
+                return segment, int(segment.live[row])
+            row -= len(segment.live)
+        raise IndexError(f"row {row} beyond the last of {len(self)} documents")
 
     @cached_property
     def corpus(self) -> Corpus | None:
         """The words of this generation, or None when they were not stored."""
-        return StoredCorpus(self.ids, self.segments[0]) if self.manifest.text_stored else None
+        return StoredCorpus(self.ids, self.segments) if self.manifest.text_stored else None
 
     def searcher(self, k: int = 1000, **knobs: Any) -> Searcher:
         """The stage that searches this index.
@@ -118,6 +156,75 @@ class Index(ABC):
             FormError: The queries' form cannot be used.
         """
 
+    @abstractmethod
+    def write(
+        self,
+        segment: SegmentWriter,
+        documents: DocumentWriter,
+        chunks: Iterable[Corpus],
+        progress: Callable[[int], None],
+    ) -> dict[str, Any]:
+        """Write documents as a new segment, with this index's settings.
+
+        Args:
+            segment: Where arrays are written.
+            documents: Where ids and words are written.
+            chunks: The documents.
+            progress: Called with documents done.
+
+        Returns:
+            The segment's statistics.
+        """
+
+    @abstractmethod
+    def merge(self, segment: SegmentWriter) -> dict[str, Any]:
+        """Write the arrays of all live documents as one new segment, without their words.
+
+        Args:
+            segment: Where arrays are written.
+
+        Returns:
+            The segment's statistics.
+        """
+
+    @abstractmethod
+    def updated(
+        self,
+        added: Sequence[Mapping[str, Any]],
+        removed: Iterable[tuple[SegmentReader, NDArray[np.int64]]],
+    ) -> dict[str, Any]:
+        """The index's statistics after an update.
+
+        Args:
+            added: Statistics of new segments.
+            removed: Rows that are newly deleted, int64 ``(m,)``, with their segments.
+
+        Returns:
+            The new totals over live documents.
+        """
+
+    def writer(self, **knobs: Any) -> IndexWriter:
+        """Start an update of the index on disk; this object stays at its generation.
+
+        Args:
+            knobs: Settings of `IndexWriter`.
+
+        Returns:
+            The writer, to be used as a context manager.
+        """
+        from retrievekit.index.writer import IndexWriter
+
+        return IndexWriter(self, **knobs)
+
+    def reopen(self) -> Self:
+        """The index at its live generation; this object stays at its own."""
+        fresh = self._reopened()
+        fresh.keeper = self.keeper
+        return fresh
+
+    @abstractmethod
+    def _reopened(self) -> Self: ...
+
     def explain(self, queries: Queries, doc_id: str) -> dict[str, float]:
         """What the score of a document for the first query is made of.
 
@@ -131,52 +238,90 @@ class Index(ABC):
         return {}
 
 
-class StoredCorpus(Corpus):
-    """The words that a segment holds, verified as they are read.
+class _Words:
+    """Text, title and metadata of one segment, verified as they are read."""
 
-    Args:
-        ids: The documents' ids.
-        segment: The segment.
-    """
-
-    def __init__(self, ids: Ids, segment: SegmentReader) -> None:
-        self.ids = ids
-        self._segment = segment
+    def __init__(self, segment: SegmentReader) -> None:
+        self.segment = segment
 
     @cached_property
-    def table(self) -> pa.Table:
-        """All columns; every block that they lie in is verified."""
-        return self._rows(0, len(self.ids))
-
-    @property
-    def metadata_names(self) -> list[str]:
-        """Names of the metadata columns."""
-        return list(self._metadata.column_names) if self._metadata is not None else []
-
-    @cached_property
-    def _metadata(self) -> pa.Table | None:
-        if "metadata.arrow" not in self._segment.record.native:
+    def metadata(self) -> pa.Table | None:
+        if "metadata.arrow" not in self.segment.record.native:
             return None
-        data = self._segment.native("metadata.arrow")
+        data = self.segment.native("metadata.arrow")
         with pa.ipc.open_file(pa.py_buffer(data)) as reader:
             return reader.read_all()
 
-    def _rows(self, start: int, stop: int) -> pa.Table:
-        columns = {name: self._strings(name, start, stop) for name in ("text", "title")}
-        if self._metadata is not None:
-            for name in self._metadata.column_names:
-                columns[name] = self._metadata.column(name).slice(start, stop - start)
-        return pa.table(columns)
+    def table(self, start: int, stop: int) -> pa.Table:
+        """Live documents start to stop of the segment."""
+        live = self.segment.live[start:stop]
+        if not len(live):
+            first = last = 0
+        else:
+            first, last = int(live[0]), int(live[-1]) + 1
+        columns = {name: self._strings(name, first, last) for name in ("text", "title")}
+        if self.metadata is not None:
+            for name in self.metadata.column_names:
+                columns[name] = self.metadata.column(name).slice(first, last - first)
+        table = pa.table(columns)
+        return table if last - first == len(live) else table.take(row_array(live - first))
 
     def _strings(self, name: str, start: int, stop: int) -> pa.Array:
-        offsets = self._segment[f"{name}.offsets"].slice(start, stop + 1)
-        data = self._segment[f"{name}.bytes"]
+        offsets = self.segment[f"{name}.offsets"].slice(start, stop + 1)
+        data = self.segment[f"{name}.bytes"]
         data.ensure(int(offsets[0]), int(offsets[-1]))
         return pa.LargeStringArray.from_buffers(
             stop - start,
             pa.py_buffer(np.ascontiguousarray(offsets)),
             pa.py_buffer(data.unchecked),
         )
+
+    def string(self, name: str, row: int) -> str:
+        """One text or title, by live row of the segment."""
+        row = int(self.segment.live[row])
+        start, stop = self.segment[f"{name}.offsets"].slice(row, row + 2).tolist()
+        return self.segment[f"{name}.bytes"].slice(start, stop).tobytes().decode("utf-8")
+
+
+class StoredCorpus(Corpus):
+    """The words that an index's segments hold, verified as they are read.
+
+    Args:
+        ids: The live documents' ids.
+        segments: The segments.
+    """
+
+    def __init__(self, ids: Ids, segments: Sequence[SegmentReader]) -> None:
+        self.ids = ids
+        self._words = [_Words(segment) for segment in segments]
+        self._starts = np.cumsum([0, *(len(segment.live) for segment in segments)])
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """All columns; every block that they lie in is verified."""
+        return self._rows(0, len(self.ids))
+
+    @cached_property
+    def metadata_names(self) -> list[str]:
+        """Names of the metadata columns."""
+        tables = [words.metadata for words in self._words if words.metadata is not None]
+        return list(dict.fromkeys(name for table in tables for name in table.column_names))
+
+    def _rows(self, start: int, stop: int) -> pa.Table:
+        parts = []
+        for words, first, last in zip(
+            self._words, self._starts[:-1].tolist(), self._starts[1:].tolist(), strict=True
+        ):
+            low, high = max(start, first), min(stop, last)
+            if low < high or len(self._words) == 1:
+                parts.append(words.table(low - first, max(low, high) - first))
+        if not parts:
+            parts = [words.table(0, 0) for words in self._words[:1]]
+        return pa.concat_tables(parts, promote_options="permissive").combine_chunks()
+
+    def _string(self, name: str, row: int) -> str:
+        segment = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._words[segment].string(name, row - int(self._starts[segment]))
 
     def contents(self, rows: NDArray[np.integer] | None = None) -> list[str]:
         """Title and text of documents joined by one blank, reading only what is asked for.
@@ -192,10 +337,6 @@ class StoredCorpus(Corpus):
         wanted = np.asarray(rows).tolist()
         pairs = [(self._string("title", row), self._string("text", row)) for row in wanted]
         return [f"{title} {text}" if title else text for title, text in pairs]
-
-    def _string(self, name: str, row: int) -> str:
-        start, stop = self._segment[f"{name}.offsets"].slice(row, row + 2).tolist()
-        return self._segment[f"{name}.bytes"].slice(start, stop).tobytes().decode("utf-8")
 
     def document(self, row: int) -> Document:
         """One document by row, reading only what it needs."""
@@ -255,6 +396,29 @@ class DocumentWriter:
         self._shares.append(np.frombuffer(raw, np.uint8).reshape(-1, _HASH_BYTES))
         self.documents += len(texts)
 
+    def copy(self, segment: SegmentReader) -> None:
+        """Write the live documents of another segment.
+
+        Args:
+            segment: The segment; it keeps words if this one shall.
+        """
+        words = _Words(segment)
+        ids = Ids(segment["ids.bytes"].all(), segment["ids.offsets"].all())
+        for start in range(0, len(segment.live), CHUNK):
+            live = segment.live[start : start + CHUNK]
+            self._ids.append(ids.arrow.take(row_array(live)))
+            if self._text is not None and self._title is not None:
+                table = words.table(start, start + len(live))
+                self._text.extend(table.column("text").to_pylist())
+                self._title.extend(table.column("title").to_pylist())
+            metadata = words.metadata
+            part = pa.table({}) if metadata is None else metadata.take(row_array(live))
+            self._metadata.append((len(live), part))
+            shares = segment["hashes"].all()[live]
+            self._shares.append(shares)
+            self._hash = (self._hash + hash_sum(shares)) % _MODULUS
+            self.documents += len(live)
+
     def finish(self) -> str:
         """Write ids and metadata.
 
@@ -278,6 +442,18 @@ class DocumentWriter:
 
 _HASH_BYTES = 32
 _MODULUS = 1 << 8 * _HASH_BYTES
+
+
+def hash_sum(shares: NDArray[np.uint8]) -> int:
+    """The sum of documents' shares of the corpus hash.
+
+    Args:
+        shares: uint8 ``(documents, 32)``, little-endian.
+
+    Returns:
+        The sum, not yet taken modulo 2**256.
+    """
+    return sum(int.from_bytes(share.tobytes(), "little") for share in shares)
 
 
 def document_hash(doc_id: str, title: str, text: str, metadata: dict[str, Any]) -> int:
@@ -312,6 +488,8 @@ def _value_name(value: Any) -> str:
 
 def _joined_metadata(parts: Sequence[tuple[int, pa.Table]]) -> pa.Table:
     columns = {}
+    if not parts:
+        return pa.table({})
     try:
         for field in pa.unify_schemas([p.schema for _, p in parts], promote_options="permissive"):
             chunks: list[pa.Array] = []
@@ -327,6 +505,19 @@ def _joined_metadata(parts: Sequence[tuple[int, pa.Table]]) -> pa.Table:
             "documents the same type"
         ) from why
     return pa.table(columns).combine_chunks()
+
+
+def check_metadata(segments: Sequence[SegmentReader]) -> None:
+    """Raise when metadata of one name has types that do not fit each other.
+
+    Args:
+        segments: Segments that are to stand in one index.
+
+    Raises:
+        DataError: Names the types.
+    """
+    tables = [_Words(segment).metadata for segment in segments]
+    _joined_metadata([(0, table.slice(0, 0)) for table in tables if table is not None])
 
 
 def _arrow_file(table: pa.Table) -> bytes:
@@ -410,7 +601,6 @@ class Build:
         settings: dict[str, Any],
         *,
         statistics: dict[str, Any],
-        details: dict[str, Any] | None = None,
         encoder: dict[str, Any] | None = None,
     ) -> None:
         """Finish the segment and make it the live generation.
@@ -418,12 +608,11 @@ class Build:
         Args:
             kind: The index kind.
             settings: What answers depend on.
-            statistics: Totals over live documents.
-            details: What the kind wants to know of the segment.
+            statistics: The segment's statistics, which are the index's too.
             encoder: The encoder's card.
         """
         corpus_hash = self.documents.finish()
-        record: SegmentRecord = self.segment.finish(self.documents.documents, details or {})
+        record: SegmentRecord = self.segment.finish(self.documents.documents, statistics)
         self._transaction.prepare(
             lambda generation: Manifest(
                 kind=kind,
@@ -446,4 +635,15 @@ class Build:
             index: The opened index.
         """
         if self.temporary:
-            weakref.finalize(index, shutil.rmtree, self.folder, ignore_errors=True)
+            index.keeper = TemporaryFolder(self.folder)
+
+
+class TemporaryFolder:
+    """A folder that goes when the last index object over it does.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)

@@ -16,10 +16,11 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,15 +29,15 @@ from numpy.typing import NDArray
 from retrievekit.analysis.lucene import LuceneEnglishAnalyzer
 from retrievekit.corpus import Corpus, Document
 from retrievekit.errors import DataError, FormError, NonFiniteError, UnknownNameError
-from retrievekit.index.base import Build, Index, document_chunks
+from retrievekit.index.base import Build, DocumentWriter, Index, document_chunks
 from retrievekit.index.inverted import BLOCK_POSTINGS, Dictionary, PostingsBuilder
 from retrievekit.index.results import MAX_SCORE, check_k, in_parts, run_of
 from retrievekit.protocols import Progress
 from retrievekit.queries import Queries
 from retrievekit.run import Run
 from retrievekit.store.files import naming_space
-from retrievekit.store.segment import Generation
-from retrievekit.vectors import WeightedTerms
+from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter
+from retrievekit.vectors import WeightedTerms, ragged_take
 
 PRESETS: dict[str, tuple[float, float]] = {
     "anserini": (0.9, 0.4),
@@ -142,26 +143,18 @@ class BM25Index(Index):
             Build(path, overwrite=overwrite, store_text=store_text) as build,
             naming_space(build.folder),
         ):
-            scratch = Path(tempfile.mkdtemp(prefix="spill-", dir=build.segment.folder))
-            postings = PostingsBuilder(build.segment, scratch, block_postings=block_postings)
-            documents = tokens = 0
-            for chunk in chunks:
-                build.documents.add(chunk)
-                for text in chunk.contents():
-                    counts = analyzer.counts(text)
-                    length = sum(counts.values())
-                    postings.add(counts, length_byte(length))
-                    tokens += length
-                    documents += length > 0
-                if progress is not None:
-                    progress(build.documents.documents, total)
-            values = postings.finish()
-            build.segment.put("values", values)
-            shutil.rmtree(scratch)
+            statistics = write_segment(
+                build.segment,
+                build.documents,
+                chunks,
+                analyzer,
+                block_postings=block_postings,
+                progress=lambda done: progress(done, total) if progress is not None else None,
+            )
             build.commit(
                 cls.kind,
                 {"analyzer": analyzer.to_dict(), "k1": k1, "b": b},
-                statistics={"documents_with_terms": documents, "tokens": tokens},
+                statistics=statistics,
             )
             index = cls.open(build.folder)
             build.keep_alive(index)
@@ -183,6 +176,65 @@ class BM25Index(Index):
         """
         return cls(Generation.pin(Path(path)))
 
+    def _reopened(self) -> BM25Index:
+        return self.open(self.path)
+
+    def write(
+        self,
+        segment: SegmentWriter,
+        documents: DocumentWriter,
+        chunks: Iterable[Corpus],
+        progress: Callable[[int], None],
+    ) -> dict[str, Any]:
+        """Analyse documents and write their postings as a new segment."""
+        return write_segment(segment, documents, chunks, self.analyzer, progress=progress)
+
+    def merge(self, segment: SegmentWriter) -> dict[str, Any]:
+        """Write the postings of all live documents, from the forward index, as one segment."""
+        scratch = Path(tempfile.mkdtemp(prefix="spill-", dir=segment.folder))
+        postings = PostingsBuilder(segment, scratch)
+        for old, dictionary in zip(self.segments, self.dictionaries, strict=True):
+            names = [dictionary.term(number) for number in range(len(dictionary))]
+            values = old["values"].all()
+            offsets = old["forward.offsets"].all()
+            terms, codes = old["forward.terms"].all(), old["forward.codes"].all()
+            for row in old.live.tolist():
+                part = slice(offsets[row], offsets[row + 1])
+                packed = values[codes[part]]
+                found = [names[number] for number in terms[part].tolist()]
+                counts = dict(zip(found, (packed >> 8).tolist(), strict=True))
+                postings.add(counts, int(packed[0]) & 255 if len(packed) else 0)
+        segment.put("values", postings.finish())
+        shutil.rmtree(scratch)
+        return dict(self.manifest.statistics)
+
+    def updated(
+        self,
+        added: Sequence[Mapping[str, Any]],
+        removed: Iterable[tuple[SegmentReader, NDArray[np.int64]]],
+    ) -> dict[str, Any]:
+        """Documents with terms, and tokens, after an update.
+
+        Args:
+            added: Statistics of new segments.
+            removed: Rows that are newly deleted, int64 ``(m,)``, with their segments.
+
+        Returns:
+            The new totals over live documents.
+        """
+        names = ("documents_with_terms", "tokens")
+        totals = {
+            name: self.manifest.statistics[name] + sum(part[name] for part in added)
+            for name in names
+        }
+        for segment, rows in removed:
+            offsets = segment["forward.offsets"].all()
+            positions, _ = ragged_take(offsets, rows)
+            frequencies = segment["values"].all()[segment["forward.codes"].all()[positions]] >> 8
+            totals["tokens"] -= int(frequencies.sum())
+            totals["documents_with_terms"] -= int((np.diff(offsets)[rows] > 0).sum())
+        return totals
+
     @cached_property
     def analyzer(self) -> LuceneEnglishAnalyzer:
         """What turns text into terms, as the manifest names it."""
@@ -199,21 +251,23 @@ class BM25Index(Index):
         return float(self.manifest.settings["b"])
 
     @cached_property
-    def dictionary(self) -> Dictionary:
-        """The terms."""
-        return Dictionary(self.segments[0])
+    def dictionaries(self) -> list[Dictionary]:
+        """The terms of each segment."""
+        return [Dictionary(segment) for segment in self.segments]
 
     @cached_property
-    def _impacts(self) -> NDArray[np.float32]:
-        """Tf / (tf + k1 * (1 - b + b * dl / avgdl)) by code, float32 ``(codes,)``."""
-        values = self.segments[0]["values"].all()
-        tf = (values >> 8).astype(np.float64)
-        lengths = np.array([byte_length(byte) for byte in range(256)], np.float64)[values & 255]
+    def _impacts(self) -> list[NDArray[np.float32]]:
+        """By segment, tf / (tf + k1 * (1 - b + b * dl / avgdl)) by code, float32 ``(codes,)``."""
         counted = self.manifest.statistics["documents_with_terms"]
         average = self.manifest.statistics["tokens"] / counted if counted else 1.0
-        norm = self.k1 * ((1 - self.b) + self.b * lengths / average)
-        impacts: NDArray[np.float32] = (tf / (tf + norm)).astype(np.float32)
-        return impacts
+        decoded = np.array([byte_length(byte) for byte in range(256)], np.float64)
+        out = []
+        for segment in self.segments:
+            values = segment["values"].all()
+            tf = (values >> 8).astype(np.float64)
+            norm = self.k1 * ((1 - self.b) + self.b * decoded[values & 255] / average)
+            out.append((tf / (tf + norm)).astype(np.float32))
+        return out
 
     def idf(self, df: int) -> float:
         """ln(1 + (N - df + 0.5) / (df + 0.5)) for a document frequency."""
@@ -242,27 +296,46 @@ class BM25Index(Index):
             f"{queries.form_name}"
         )
 
-    def _slices(
-        self, terms: dict[str, float]
-    ) -> tuple[list[str], list[int], list[int], list[float]]:
-        """Known terms in canonical order, their postings' bounds, and their weights with idf."""
-        segment = self.segments[0]
-        offsets, rows, codes = (
-            segment[f"postings.{name}"] for name in ("offsets", "rows", "codes")
-        )
-        names, starts, stops, weights = [], [], [], []
-        numbered = sorted((self.dictionary.find(term), term) for term in terms)
-        for number, term in numbered:
-            if number < 0 or terms[term] == 0:
+    def _slices(self, terms: dict[str, float]) -> _Slices:
+        """Known terms in ascending order of their bytes, with their postings in each segment."""
+        names, bounds, weights = [], [], []
+        # This order, and not that of any one segment, is the order in which scores are added up.
+        for term in sorted(terms, key=lambda term: term.encode("utf-8")):
+            if terms[term] == 0:
                 continue
-            start, stop = offsets.slice(number, number + 2).tolist()
-            rows.ensure(start, stop)
-            codes.ensure(start, stop)
-            names.append(term)
-            starts.append(start)
-            stops.append(stop)
-            weights.append(terms[term] * self.idf(stop - start))
-        return names, starts, stops, weights
+            found, df = self._postings(term)
+            if df:
+                names.append(term)
+                bounds.append(found)
+                weights.append(terms[term] * self.idf(df))
+        return _Slices(names, bounds, weights)
+
+    def _postings(self, term: str) -> tuple[list[tuple[int, int]], int]:
+        """A term's postings in each segment, and how many live documents hold it."""
+        if term in self._known:
+            return self._known[term]
+        from retrievekit.kernels.postings import count_dead
+
+        found, df = [], 0
+        for segment, dictionary in zip(self.segments, self.dictionaries, strict=True):
+            number = dictionary.find(term)
+            start = stop = 0
+            if number >= 0:
+                start, stop = segment["postings.offsets"].slice(number, number + 2).tolist()
+                segment["postings.rows"].ensure(start, stop)
+                segment["postings.codes"].ensure(start, stop)
+            df += stop - start
+            if len(segment.dead) and stop > start:
+                rows = segment["postings.rows"].unchecked
+                df -= int(count_dead(rows, np.array([start]), np.array([stop]), segment.dead)[0])
+            found.append((start, stop))
+        if len(self._known) < 1 << 16:
+            self._known[term] = (found, df)
+        return found, df
+
+    @cached_property
+    def _known(self) -> dict[str, tuple[list[tuple[int, int]], int]]:
+        return {}
 
     def search(self, queries: Queries, k: int, *, threads: int | None = None) -> Run:
         """The k best documents of each query by BM25; documents without a query term are no hits.
@@ -281,37 +354,45 @@ class BM25Index(Index):
             NonFiniteError: A query's term weights are so large that scores may overflow.
         """
         from retrievekit.kernels.postings import search_postings
+        from retrievekit.kernels.select import unpack_all
 
         check_k(k)
         found = [self._slices(terms) for terms in self.query_terms(queries)]
-        for row, (*_, weighed) in enumerate(found):
+        for row, slices in enumerate(found):
             # No posting adds more than its term's weight, so this bounds every partial sum.
-            if not sum(map(abs, weighed)) < MAX_SCORE:
+            if not sum(map(abs, slices.weights)) < MAX_SCORE:
                 raise NonFiniteError(
                     f"query {queries.ids[row]!r}: its term weights are so large that scores may "
                     "not fit into float32; scale them down"
                 )
         bounds = np.zeros(len(found) + 1, np.int64)
-        np.cumsum([len(part[0]) for part in found], out=bounds[1:])
-        starts = np.array([s for part in found for s in part[1]], np.int64)
-        stops = np.array([s for part in found for s in part[2]], np.int64)
-        weights = np.array([w for part in found for w in part[3]], np.float32)
-        segment = self.segments[0]
-        rows, codes = segment["postings.rows"].unchecked, segment["postings.codes"].unchecked
-        rank, order = self.ids.rank, self.ids.order
+        np.cumsum([len(slices.weights) for slices in found], out=bounds[1:])
+        weights = np.array([w for slices in found for w in slices.weights], np.float32)
         k = min(k, max(len(self), 1))
+        keys = np.empty((len(queries), k), np.uint64)
+        counts = np.zeros(len(queries), np.int64)
+        for number, segment in enumerate(self.segments):
+            pairs = [slices.bounds[i][number] for slices in found for i in range(len(slices.names))]
+            starts, stops = np.array(pairs, np.int64).reshape(-1, 2).T.copy()
+            rows, codes = segment["postings.rows"].unchecked, segment["postings.codes"].unchecked
+            impacts, ranks = self._impacts[number], self.ranks[number]
+
+            def part(
+                first: int,
+                last: int,
+                own: Any = (rows, codes, impacts, starts, stops, ranks),
+                dead: NDArray[np.bool_] = segment.dead,
+            ) -> None:
+                rows, codes, impacts, starts, stops, ranks = own
+                search_postings(
+                    rows, codes, impacts, bounds[first : last + 1], starts, stops, weights,
+                    ranks, dead, k, keys[first:last], counts[first:last],
+                )  # fmt: skip
+
+            in_parts(part, len(queries), threads)
         out_rows = np.empty((len(queries), k), np.int32)
         out_scores = np.empty((len(queries), k), np.float32)
-        counts = np.zeros(len(queries), np.int64)
-
-        def part(first: int, last: int) -> None:
-            search_postings(
-                rows, codes, self._impacts, bounds[first : last + 1], starts, stops, weights,
-                rank, order, k, out_rows[first:last], out_scores[first:last],
-                counts[first:last],
-            )  # fmt: skip
-
-        in_parts(part, len(queries), threads)
+        unpack_all(keys, counts, self.ids.order, out_rows, out_scores)
         return run_of(queries, self.ids, out_rows, out_scores, counts)
 
     def explain(self, queries: Queries, doc_id: str) -> dict[str, float]:
@@ -324,14 +405,63 @@ class BM25Index(Index):
         Returns:
             float by term, adding up to the score; terms that the document lacks are left out.
         """
-        row = self.ids.row(doc_id)
-        names, starts, stops, weights = self._slices(self.query_terms(queries)[0])
-        segment = self.segments[0]
+        segment, row = self.place(self.ids.row(doc_id))
+        number = self.segments.index(segment)
+        slices = self._slices(self.query_terms(queries)[0])
         parts: dict[str, float] = {}
-        for name, start, stop, weight in zip(names, starts, stops, weights, strict=True):
+        for name, bounds, weight in zip(slices.names, slices.bounds, slices.weights, strict=True):
+            start, stop = bounds[number]
             rows = segment["postings.rows"].slice(start, stop)
             place = int(np.searchsorted(rows, row))
             if place < len(rows) and rows[place] == row:
                 code = segment["postings.codes"].slice(start, stop)[place]
-                parts[name] = float(np.float32(weight) * self._impacts[code])
+                parts[name] = float(np.float32(weight) * self._impacts[number][code])
         return parts
+
+
+@dataclass(frozen=True)
+class _Slices:
+    """The terms of one query: for each its postings' bounds in each segment, and its weight."""
+
+    names: list[str]
+    bounds: list[list[tuple[int, int]]]
+    weights: list[float]
+
+
+def write_segment(
+    segment: SegmentWriter,
+    documents: DocumentWriter,
+    chunks: Iterable[Corpus],
+    analyzer: LuceneEnglishAnalyzer,
+    *,
+    block_postings: int = BLOCK_POSTINGS,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, int]:
+    """Analyse documents and write their postings.
+
+    Args:
+        segment: Where arrays are written.
+        documents: Where ids and words are written.
+        chunks: The documents.
+        analyzer: Turns text into terms.
+        block_postings: Postings held in memory at a time.
+        progress: Called with documents done.
+
+    Returns:
+        Documents with at least one term, and all tokens.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix="spill-", dir=segment.folder))
+    postings = PostingsBuilder(segment, scratch, block_postings=block_postings)
+    filled = tokens = 0
+    for chunk in chunks:
+        documents.add(chunk)
+        for text in chunk.contents():
+            counts = analyzer.counts(text)
+            length = sum(counts.values())
+            postings.add(counts, length_byte(length))
+            tokens += length
+            filled += length > 0
+        progress(documents.documents)
+    segment.put("values", postings.finish())
+    shutil.rmtree(scratch)
+    return {"documents_with_terms": filled, "tokens": tokens}

@@ -9,7 +9,7 @@ everywhere.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,13 +29,13 @@ from retrievekit.errors import (
     NonFiniteError,
     UnknownNameError,
 )
-from retrievekit.index.base import Build, Index, document_chunks
+from retrievekit.index.base import Build, DocumentWriter, Index, document_chunks
 from retrievekit.index.results import check_k, in_parts, run_of
 from retrievekit.protocols import Encoder, EncoderCard, Progress, Similarity, similarity_named
 from retrievekit.queries import Queries
 from retrievekit.run import Run
 from retrievekit.store.files import naming_space
-from retrievekit.store.segment import Generation
+from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter
 from retrievekit.vectors import DenseVectors
 
 log = logging.getLogger(__name__)
@@ -109,39 +109,26 @@ class DenseIndex(Index):
         similarity = similarity_named(encoder.similarity)
         card = encoder.card.to_dict()
         chunks, total = document_chunks(source, ENCODED_AT_A_TIME)
-        largest = 0.0
-        cuts = Cuts()
-        wordless, zero = _Noted("without words"), _Noted("whose vector is all zeros")
         with (
             Build(path, overwrite=overwrite, store_text=store_text) as build,
             naming_space(build.folder),
         ):
-            stored = build.segment.array("vectors", np.float32, (encoder.dim,))
-            for chunk in chunks:
-                with cuts.collected():
-                    vectors = document_vectors(encoder, chunk)
-                wordless.add([not text.strip() for text in chunk.contents()], chunk)
-                zero.add(np.asarray(~vectors.any(axis=1)), chunk)
-                if similarity == "cosine":
-                    vectors = normalised(vectors)
-                if len(vectors):
-                    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-                    largest = max(largest, float(np.sqrt(squares.max())))
-                stored.append(vectors)
-                build.documents.add(chunk)
-                if progress is not None:
-                    progress(build.documents.documents, total)
+            statistics = write_segment(
+                build.segment,
+                build.documents,
+                chunks,
+                encoder,
+                similarity,
+                progress=lambda done: progress(done, total) if progress is not None else None,
+            )
             build.commit(
                 cls.kind,
                 {"engine": engine, "similarity": similarity, "dim": encoder.dim},
-                statistics={"largest_norm": largest},
+                statistics=statistics,
                 encoder=card,
             )
             index = cls.open(build.folder, encoder)
             build.keep_alive(index)
-        cuts.tell()
-        wordless.tell("their vectors say nothing of them, but are found like any other's")
-        zero.tell("under dot and cosine they score 0, above whatever scores below 0")
         return index
 
     @classmethod
@@ -161,6 +148,48 @@ class DenseIndex(Index):
             EncoderMismatchError: The encoder is another one than the index was built with.
         """
         return cls(Generation.pin(Path(path)), encoder)
+
+    def _reopened(self) -> DenseIndex:
+        # With the same encoder, where it was loaded.
+        return self.open(self.path, self.__dict__.get("encoder"))
+
+    def write(
+        self,
+        segment: SegmentWriter,
+        documents: DocumentWriter,
+        chunks: Iterable[Corpus],
+        progress: Callable[[int], None],
+    ) -> dict[str, Any]:
+        """Encode documents and write their vectors as a new segment."""
+        small = (part for chunk in chunks for part in chunk.chunks(ENCODED_AT_A_TIME))
+        return write_segment(
+            segment, documents, small, self.encoder, self.similarity, progress=progress
+        )
+
+    def merge(self, segment: SegmentWriter) -> dict[str, Any]:
+        """Copy the vectors of all live documents into one segment."""
+        stored = segment.array("vectors", np.float32, (self.dim,))
+        for old in self.segments:
+            for start in range(0, len(old.live), DOCUMENTS_AT_A_TIME):
+                stored.append(old["vectors"].all()[old.live[start : start + DOCUMENTS_AT_A_TIME]])
+        return dict(self.manifest.statistics)
+
+    def updated(
+        self,
+        added: Sequence[Mapping[str, Any]],
+        removed: Iterable[tuple[SegmentReader, NDArray[np.int64]]],
+    ) -> dict[str, Any]:
+        """The length of the longest vector; a bound, which deletions leave as it is.
+
+        Args:
+            added: Statistics of new segments.
+            removed: Rows that are newly deleted, int64 ``(m,)``, with their segments.
+
+        Returns:
+            The new totals over live documents.
+        """
+        lengths = [self.manifest.statistics["largest_norm"]]
+        return {"largest_norm": max(lengths + [part["largest_norm"] for part in added])}
 
     @property
     def similarity(self) -> Similarity:
@@ -209,9 +238,13 @@ class DenseIndex(Index):
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
-        """All vectors as stored, float32 ``(documents, dim)``, verified."""
-        vectors: NDArray[np.float32] = self.segments[0]["vectors"].all()
-        return vectors
+        """The live documents' vectors as stored, float32 ``(documents, dim)``, verified."""
+        parts = [segment["vectors"].all() for segment in self.segments]
+        if len(parts) == 1 and not len(self.segments[0].dead):
+            whole: NDArray[np.float32] = parts[0]
+            return whole
+        live = [segment.live for segment in self.segments]
+        return np.concatenate([part[rows] for part, rows in zip(parts, live, strict=True)])
 
     def query_vectors(self, queries: Queries) -> NDArray[np.float32]:
         """The vectors to search with.
@@ -287,34 +320,87 @@ class DenseIndex(Index):
         counts: NDArray[np.int64],
         threads: int | None,
     ) -> None:
-        from retrievekit.kernels.dense import decide, propose
+        from retrievekit.kernels.dense import rescore, settle
+        from retrievekit.kernels.select import unpack_all
 
         k = rows.shape[1]
         euclidean = self.similarity == "euclidean"
-        stored = self.segments[0]["vectors"]
-        rank, order = self.ids.rank, self.ids.order
+        order = self.ids.order
         wanted = min(k + max(SPARE_CANDIDATES, k // 8), len(self))
-        found = np.empty((len(queries), wanted + DOCUMENTS_AT_A_TIME), np.uint64)
-        proposed = np.zeros(len(queries), np.int64)
-        for first in range(0, len(self), DOCUMENTS_AT_A_TIME):
-            block = stored.slice(first, min(first + DOCUMENTS_AT_A_TIME, len(self)))
-            approximate = queries @ block.T
-            if euclidean:
-                approximate = 2 * approximate - np.einsum("ij,ij->i", block, block)
-
-            def merge(a: int, b: int, first: int = first, block: Any = approximate) -> None:
-                propose(block[a:b], first, rank, wanted, found[a:b], proposed[a:b])
-
-            in_parts(merge, len(queries), threads)
+        found, proposed = self._proposed(queries, wanted, threads)
+        likely = np.empty((len(queries), wanted), np.int32)
+        approximate = np.empty((len(queries), wanted), np.float32)
+        unpack_all(found, proposed, order, likely, approximate)
+        exact = np.empty_like(approximate)
         margins = self._margins(queries)
+        keys = np.empty((len(queries), k), np.uint64)
+        unsure = np.zeros(len(queries), bool)
+        segments, places = self._places
 
         def finish(a: int, b: int) -> None:
-            decide(
-                queries[a:b], stored.unchecked, euclidean, found[a:b], proposed[a:b],
-                margins[a:b], rank, order, k, rows[a:b], scores[a:b], counts[a:b],
+            for number, segment in enumerate(self.segments):
+                rescore(
+                    queries[a:b], segment["vectors"].unchecked, euclidean, number, segments,
+                    places, likely[a:b], proposed[a:b], exact[a:b],
+                )  # fmt: skip
+            settle(
+                likely[a:b], approximate[a:b], exact[a:b], proposed[a:b], margins[a:b],
+                self.ids.rank, k, keys[a:b], counts[a:b], unsure[a:b],
             )  # fmt: skip
 
         in_parts(finish, len(queries), threads)
+        for query in np.flatnonzero(unsure):
+            self._scan(queries[query], keys[query : query + 1], counts[query : query + 1])
+        unpack_all(keys, counts, order, rows, scores)
+
+    def _proposed(
+        self, queries: NDArray[np.float32], wanted: int, threads: int | None
+    ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Keys of the best approximate scores of each query, and how many there are."""
+        from retrievekit.kernels.dense import propose
+
+        found = np.empty((len(queries), wanted + DOCUMENTS_AT_A_TIME), np.uint64)
+        proposed = np.zeros(len(queries), np.int64)
+        for segment, ranks in zip(self.segments, self.ranks, strict=True):
+            stored = segment["vectors"]
+            for first in range(0, len(stored), DOCUMENTS_AT_A_TIME):
+                block = stored.slice(first, min(first + DOCUMENTS_AT_A_TIME, len(stored)))
+                approximate = queries @ block.T
+                if self.similarity == "euclidean":
+                    approximate = 2 * approximate - np.einsum("ij,ij->i", block, block)
+                if len(segment.dead):
+                    approximate[:, segment.dead[first : first + len(block)]] = -np.inf
+
+                def merge(
+                    a: int, b: int, first: int = first, ranks: Any = ranks, block: Any = approximate
+                ) -> None:
+                    propose(block[a:b], first, ranks, wanted, found[a:b], proposed[a:b])
+
+                in_parts(merge, len(queries), threads)
+        return found, proposed
+
+    def _scan(
+        self, query: NDArray[np.float32], keys: NDArray[np.uint64], counts: NDArray[np.int64]
+    ) -> None:
+        """The exact ranking of one query by scoring every document, into its row of keys."""
+        from retrievekit.kernels.dense import propose, scan
+
+        k = keys.shape[1]
+        for segment, ranks in zip(self.segments, self.ranks, strict=True):
+            vectors = segment["vectors"].all()
+            scores = np.empty((1, len(vectors)), np.float32)
+            scan(query, vectors, self.similarity == "euclidean", segment.dead, scores[0])
+            found = np.empty((1, k + len(vectors)), np.uint64)
+            found[:, :k] = keys
+            propose(scores, 0, ranks, k, found, counts)
+            keys[:] = found[:, :k]
+
+    @cached_property
+    def _places(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """By live row its segment's number, and its row there, int32 ``(live documents,)``."""
+        live = [segment.live.astype(np.int32) for segment in self.segments]
+        numbers = np.repeat(np.arange(len(live), dtype=np.int32), [len(part) for part in live])
+        return numbers, np.concatenate(live)
 
     def _check_range(self, vectors: NDArray[np.float32], queries: Queries) -> None:
         """Raise when a score, or a sum on the way to it, may not fit into float32."""
@@ -350,6 +436,51 @@ class DenseIndex(Index):
             error = (self.dim + 4) * unit * norms * largest + 2 * self.dim * least
         margins: NDArray[np.float32] = (2.02 * error).astype(np.float32)
         return margins
+
+
+def write_segment(
+    segment: SegmentWriter,
+    documents: DocumentWriter,
+    chunks: Iterable[Corpus],
+    encoder: Encoder,
+    similarity: Similarity,
+    *,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, float]:
+    """Encode documents and write their vectors; what was cut or says nothing is told once.
+
+    Args:
+        segment: Where arrays are written.
+        documents: Where ids and words are written.
+        chunks: The documents.
+        encoder: Encodes title and text joined by one blank.
+        similarity: Under ``cosine`` vectors are normalised.
+        progress: Called with documents done.
+
+    Returns:
+        The length of the longest vector.
+    """
+    largest = 0.0
+    cuts = Cuts()
+    wordless, zero = _Noted("without words"), _Noted("whose vector is all zeros")
+    stored = segment.array("vectors", np.float32, (encoder.dim,))
+    for chunk in chunks:
+        with cuts.collected():
+            vectors = document_vectors(encoder, chunk)
+        wordless.add([not text.strip() for text in chunk.contents()], chunk)
+        zero.add(np.asarray(~vectors.any(axis=1)), chunk)
+        if similarity == "cosine":
+            vectors = normalised(vectors)
+        if len(vectors):
+            squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+            largest = max(largest, float(np.sqrt(squares.max())))
+        stored.append(vectors)
+        documents.add(chunk)
+        progress(documents.documents)
+    cuts.tell()
+    wordless.tell("their vectors say nothing of them, but are found like any other's")
+    zero.tell("under dot and cosine they score 0, above whatever scores below 0")
+    return {"largest_norm": largest}
 
 
 class _Noted:

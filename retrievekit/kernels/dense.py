@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrievekit.kernels.compiling import compiled
-from retrievekit.kernels.select import BUCKETS, CHUNK, collect, sort_key, unpack
+from retrievekit.kernels.select import BUCKETS, CHUNK, collect, sort_key
 
 
 @compiled
@@ -69,62 +69,103 @@ def pair_score(
 
 
 @compiled
-def decide(
+def rescore(
     queries: NDArray[np.float32],
     vectors: NDArray[np.float32],
     euclidean: bool,
-    found: NDArray[np.uint64],
+    segment: int,
+    segments: NDArray[np.int32],
+    places: NDArray[np.int32],
+    rows: NDArray[np.int32],
     counts: NDArray[np.int64],
-    margins: NDArray[np.float32],
-    ranks: NDArray[np.int32],
-    order: NDArray[np.int32],
-    k: int,
-    out_rows: NDArray[np.int32],
-    out_scores: NDArray[np.float32],
-    out_counts: NDArray[np.int64],
+    exact: NDArray[np.float32],
 ) -> None:
-    """Score the proposed candidates exactly and keep the k best of each query.
-
-    Where the worst candidate's approximate score is not below the k-th by more than the margin,
-    a document that was not proposed might belong to the best: then every document is scored.
+    """Score the candidates that lie in one segment, pair by pair.
 
     Args:
         queries: float32 ``(nq, d)``.
+        vectors: float32 ``(documents of the segment, d)``.
+        euclidean: Whether the score is minus the distance instead of the inner product.
+        segment: The segment's number.
+        segments: int32 ``(live documents,)``, the segment of each row.
+        places: int32 ``(live documents,)``, the row within its segment.
+        rows: int32 ``(nq, candidates)``.
+        counts: int64 ``(nq,)``, candidates of each query.
+        exact: float32 ``(nq, candidates)``, written where the candidate lies in the segment.
+    """
+    for q in range(len(queries)):
+        for i in range(counts[q]):
+            row = rows[q, i]
+            if segments[row] == segment:
+                exact[q, i] = pair_score(queries[q], vectors[places[row]], euclidean)
+
+
+@compiled
+def settle(
+    rows: NDArray[np.int32],
+    approximate: NDArray[np.float32],
+    exact: NDArray[np.float32],
+    candidates: NDArray[np.int64],
+    margins: NDArray[np.float32],
+    ranks: NDArray[np.int32],
+    k: int,
+    keys: NDArray[np.uint64],
+    counts: NDArray[np.int64],
+    unsure: NDArray[np.bool_],
+) -> None:
+    """Keep the k best candidates of each query by their exact scores.
+
+    Where the worst candidate's approximate score is not below the k-th by more than the margin,
+    a document that was not proposed might belong to the best: the query is marked unsure.
+
+    Args:
+        rows: int32 ``(nq, m)``, candidates, best approximate score first.
+        approximate: float32 ``(nq, m)``.
+        exact: float32 ``(nq, m)``.
+        candidates: int64 ``(nq,)``, how many each query has.
+        margins: float32 ``(nq,)``, twice the largest error of an approximate score.
+        ranks: int32 ``(live documents,)``, id ranks by row.
+        k: Hits per query.
+        keys: uint64 ``(nq, k)``, written, falling.
+        counts: int64 ``(nq,)``, written; 0 where unsure.
+        unsure: bool ``(nq,)``, written.
+    """
+    scratch = np.empty(1, np.float32)
+    for q in range(len(rows)):
+        m = candidates[q]
+        unsure[q] = m < len(ranks) and not (
+            approximate[q, k - 1] - approximate[q, m - 1] > margins[q]
+        )
+        counts[q] = 0
+        if unsure[q]:
+            continue
+        found = np.empty(m, np.uint64)
+        for i in range(m):
+            found[i] = sort_key(exact[q, i], ranks[rows[q, i]], scratch)
+        best = np.sort(found)[::-1]
+        counts[q] = min(k, m)
+        keys[q, : counts[q]] = best[: counts[q]]
+
+
+@compiled
+def scan(
+    query: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    euclidean: bool,
+    dead: NDArray[np.bool_],
+    scores: NDArray[np.float32],
+) -> None:
+    """Score every document of a segment for one query, pair by pair.
+
+    Args:
+        query: float32 ``(d,)``.
         vectors: float32 ``(documents, d)``.
         euclidean: Whether the score is minus the distance instead of the inner product.
-        found: uint64 ``(nq, >= candidates)``, keys of approximate scores, falling.
-        counts: int64 ``(nq,)``, candidates of each query.
-        margins: float32 ``(nq,)``, twice the largest error of an approximate score.
-        ranks: int32 ``(documents,)``.
-        order: int32 ``(documents,)``.
-        k: Hits per query.
-        out_rows: int32 ``(nq, k)``, written.
-        out_scores: float32 ``(nq, k)``, written.
-        out_counts: int64 ``(nq,)``, written.
+        dead: bool ``(documents,)`` of deleted rows, or ``(0,)`` when none is.
+        scores: float32 ``(documents,)``, written; -inf for deleted rows.
     """
-    n = len(vectors)
-    most = 0
-    for q in range(len(queries)):
-        most = max(most, counts[q])
-    rows = np.empty(most, np.int32)
-    approximate = np.empty(most, np.float32)
-    exact = np.empty(max(most, 1), np.uint64)
-    scratch = np.empty(1, np.float32)
-    bits = np.empty(1, np.uint32)
-    for q in range(len(queries)):
-        m = counts[q]
-        unpack(found[q], m, order, rows, approximate, bits)
-        if m == n or approximate[k - 1] - approximate[m - 1] > margins[q]:
-            keys = exact[:m]
-            for i in range(m):
-                score = pair_score(queries[q], vectors[rows[i]], euclidean)
-                keys[i] = sort_key(score, ranks[rows[i]], scratch)
+    for row in range(len(vectors)):
+        if len(dead) and dead[row]:
+            scores[row] = np.float32(-np.inf)
         else:
-            keys = np.empty(n, np.uint64)
-            for row in range(n):
-                score = pair_score(queries[q], vectors[row], euclidean)
-                keys[row] = sort_key(score, ranks[row], scratch)
-        best = np.sort(keys)[::-1]
-        kept = min(k, len(best))
-        unpack(best, kept, order, out_rows[q], out_scores[q], bits)
-        out_counts[q] = kept
+            scores[row] = pair_score(query, vectors[row], euclidean)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrievekit.kernels.compiling import compiled
-from retrievekit.kernels.select import BUCKETS, CHUNK, collect, unpack
+from retrievekit.kernels.select import BUCKETS, CHUNK, collect
 
 RANGE = 1 << 17
 """Rows that are accumulated at a time: 512 KiB of float32."""
@@ -28,13 +28,12 @@ def search_postings(
     stops: NDArray[np.int64],
     weights: NDArray[np.float32],
     ranks: NDArray[np.int32],
-    order: NDArray[np.int32],
+    dead: NDArray[np.bool_],
     k: int,
-    out_rows: NDArray[np.int32],
-    out_scores: NDArray[np.float32],
-    out_counts: NDArray[np.int64],
+    keys: NDArray[np.uint64],
+    counts: NDArray[np.int64],
 ) -> None:
-    """The k best documents of each query, in the total order.
+    """Merge the documents of one segment into the k best of each query, in the total order.
 
     Args:
         rows: int32 ``(postings,)``, ascending within a term.
@@ -44,13 +43,12 @@ def search_postings(
         starts: int64 ``(terms,)``, first posting of each query term.
         stops: int64 ``(terms,)``, the posting after its last.
         weights: float32 ``(terms,)``.
-        ranks: int32 ``(documents,)``, id ranks by row.
-        order: int32 ``(documents,)``, rows by id rank.
+        ranks: int32 ``(documents,)``, by row the rank of its id among all live documents.
+        dead: bool ``(documents,)`` of deleted rows, or ``(0,)`` when none is.
         k: Hits per query, at least 1.
-        out_rows: int32 ``(nq, k)``, written.
-        out_scores: float32 ``(nq, k)``, written.
-        out_counts: int64 ``(nq,)``, written: hits of each query. Documents that hold no query term
-            are no hits.
+        keys: uint64 ``(nq, k)``, the best keys of the segments before, falling; updated.
+        counts: int64 ``(nq,)``, how many keys each query has; updated. Documents that hold no
+            query term are no hits.
     """
     n = len(ranks)
     width = min(n, RANGE)
@@ -59,7 +57,6 @@ def search_postings(
     histogram = np.empty(BUCKETS, np.int64)
     found = np.empty(k + width, np.uint64)
     float_scratch = np.empty(1, np.float32)
-    bits_scratch = np.empty(1, np.uint32)
     most = 0
     for q in range(len(query_offsets) - 1):
         most = max(most, query_offsets[q + 1] - query_offsets[q])
@@ -70,7 +67,8 @@ def search_postings(
         terms = query_offsets[q + 1] - base
         for t in range(terms):
             cursors[t] = starts[base + t]
-        n_found = 0
+        n_found = counts[q]
+        found[:n_found] = keys[q, :n_found]
         for first in range(0, n, RANGE):
             size = min(RANGE, n - first)
             last = first + size
@@ -92,8 +90,37 @@ def search_postings(
                 cursors[t] = p
             if not touched:
                 continue
+            if len(dead):
+                for i in range(size):
+                    if dead[first + i]:
+                        scores[i] = nothing
             n_found = collect(
                 scores, size, first, ranks, k, found, n_found, maxima, histogram, float_scratch
             )
-        unpack(found, n_found, order, out_rows[q], out_scores[q], bits_scratch)
-        out_counts[q] = n_found
+        keys[q, :n_found] = found[:n_found]
+        counts[q] = n_found
+
+
+@compiled
+def count_dead(
+    rows: NDArray[np.int32],
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    dead: NDArray[np.bool_],
+) -> NDArray[np.int64]:
+    """How many postings of each term are of deleted documents.
+
+    Args:
+        rows: int32 ``(postings,)``.
+        starts: int64 ``(terms,)``, first posting of each term.
+        stops: int64 ``(terms,)``, the posting after its last.
+        dead: bool ``(documents,)``.
+
+    Returns:
+        int64 ``(terms,)``.
+    """
+    out = np.zeros(len(starts), np.int64)
+    for t in range(len(starts)):
+        for p in range(starts[t], stops[t]):
+            out[t] += dead[rows[p]]
+    return out

@@ -170,3 +170,25 @@ def unpack(
             scratch[0] = ~bits
         scores[i] = scratch.view(np.float32)[0]
         rows[i] = order[np.int64(found[i] & np.uint64(0xFFFFFFFF))]
+
+
+@compiled
+def unpack_all(
+    keys: NDArray[np.uint64],
+    counts: NDArray[np.int64],
+    order: NDArray[np.int32],
+    rows: NDArray[np.int32],
+    scores: NDArray[np.float32],
+) -> None:
+    """Turn each query's keys back into rows and scores.
+
+    Args:
+        keys: uint64 ``(nq, >= k)``.
+        counts: int64 ``(nq,)``, how many keys each query has.
+        order: int32 ``(documents,)``, rows by id rank.
+        rows: int32 ``(nq, k)``, written.
+        scores: float32 ``(nq, k)``, written.
+    """
+    scratch = np.empty(1, np.uint32)
+    for q in range(len(keys)):
+        unpack(keys[q], counts[q], order, rows[q], scores[q], scratch)

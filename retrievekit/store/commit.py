@@ -12,14 +12,25 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from retrievekit.errors import IndexExistsError, RetrieveKitError
 from retrievekit.store.files import Files, naming_space
-from retrievekit.store.manifest import CURRENT, Manifest, current_bytes, read_manifest
-from retrievekit.store.segment import SegmentWriter
+from retrievekit.store.manifest import (
+    CURRENT,
+    Manifest,
+    TombstoneRecord,
+    current_bytes,
+    read_manifest,
+)
+from retrievekit.store.segment import ArrayWriter, SegmentWriter
 
 log = logging.getLogger(__name__)
 
-_OWN_NAME = re.compile(r"CURRENT|CURRENT\.new|lock|segments|manifest-\d{6,}\.json")
+_OWN_NAME = re.compile(
+    r"CURRENT|CURRENT\.new|lock|segments|manifest-\d{6,}\.json|deleted-\d{6,}-\d{2,}-\d+"
+)
 _SEGMENT_NAME = re.compile(r"\d{6,}-\d{2,}")
 
 
@@ -65,6 +76,24 @@ class Transaction:
             raise
         self._segments: list[SegmentWriter] = []
         self._prepared: tuple[Manifest, bytes] | None = None
+
+    def tombstones(self, segment: str, dead: NDArray[np.bool_]) -> TombstoneRecord:
+        """Write which rows of a segment are deleted.
+
+        Args:
+            segment: The segment's name.
+            dead: bool ``(documents,)``.
+
+        Returns:
+            The record for the manifest.
+        """
+        # Deletions only grow, so the count tells the live file from the next one.
+        deleted = int(dead.sum())
+        path = self.folder / f"deleted-{segment}-{deleted}"
+        self.files.remove(path)
+        writer = ArrayWriter(self.files.create(path), np.dtype(np.uint8), ())
+        writer.append(np.packbits(dead))
+        return TombstoneRecord(path.name, deleted, writer.close())
 
     def segment(self) -> SegmentWriter:
         """Start a new segment.
@@ -116,6 +145,16 @@ class Transaction:
             log.warning("%s: committed, but old files could not be removed: %s", self.folder, why)
         return manifest
 
+    def discard(self) -> None:
+        """Remove what was written for a generation that will not be published."""
+        for segment in self._segments:
+            segment.abort()
+        try:
+            manifest, _ = read_manifest(self.folder)
+            remove_orphans(self.folder, manifest, self.files)
+        except OSError as why:
+            log.warning("%s: what was given up could not be removed: %s", self.folder, why)
+
     def __enter__(self) -> Transaction:
         """The transaction itself."""
         return self
@@ -146,9 +185,11 @@ def remove_orphans(folder: Path, manifest: Manifest, files: Files) -> int:
     """
     live = {segment.name for segment in manifest.segments}
     live.add(manifest.file_name)
+    live |= {dead.name for dead in manifest.tombstones.values()}
     segments = [p for p in (folder / "segments").iterdir() if _SEGMENT_NAME.fullmatch(p.name)]
-    manifests = [p for p in folder.glob("manifest-*.json") if _OWN_NAME.fullmatch(p.name)]
-    orphans = [p for p in segments + manifests if p.name not in live]
+    beside = [*folder.glob("manifest-*.json"), *folder.glob("deleted-*")]
+    beside = [p for p in beside if _OWN_NAME.fullmatch(p.name)]
+    orphans = [p for p in segments + beside if p.name not in live]
     for path in orphans:
         files.remove(path)
     return len(orphans)

@@ -114,6 +114,37 @@ class SegmentRecord:
 
 
 @dataclass(frozen=True)
+class TombstoneRecord:
+    """The deleted rows of one segment, as a bitmap beside the manifest.
+
+    Args:
+        name: Its file.
+        deleted: How many rows are deleted.
+        array: uint8, eight rows a byte, the first in the highest bit.
+    """
+
+    name: str
+    deleted: int
+    array: ArrayRecord
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain JSON."""
+        return {"name": self.name, "deleted": self.deleted, **self.array.to_dict()}
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> TombstoneRecord:
+        """Rebuild a record from plain JSON.
+
+        Args:
+            record: What `to_dict` gave.
+
+        Returns:
+            The record.
+        """
+        return cls(record["name"], record["deleted"], ArrayRecord.from_dict(record))
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One generation of an index.
 
@@ -127,7 +158,7 @@ class Manifest:
         corpus_hash: Hash over the live documents, independent of their order.
         segments: The segments.
         statistics: Totals over live documents, as plain JSON.
-        tombstones: Per segment with deleted rows, the file of its bitmap.
+        tombstones: By name of the segment, for segments with deleted rows.
         text_stored: Whether segments hold the words.
     """
 
@@ -139,7 +170,7 @@ class Manifest:
     corpus_hash: str
     segments: tuple[SegmentRecord, ...]
     statistics: Mapping[str, Any] = field(default_factory=dict)
-    tombstones: Mapping[str, ArrayRecord] = field(default_factory=dict)
+    tombstones: Mapping[str, TombstoneRecord] = field(default_factory=dict)
     text_stored: bool = True
 
     @property
@@ -164,7 +195,7 @@ class Manifest:
             "corpus_hash": self.corpus_hash,
             "segments": [segment.to_dict() for segment in self.segments],
             "statistics": dict(self.statistics),
-            "tombstones": {name: array.to_dict() for name, array in self.tombstones.items()},
+            "tombstones": {name: dead.to_dict() for name, dead in self.tombstones.items()},
             "text_stored": self.text_stored,
         }
         return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
@@ -209,7 +240,8 @@ class Manifest:
             segments=tuple(SegmentRecord.from_dict(item) for item in content["segments"]),
             statistics=content["statistics"],
             tombstones={
-                name: ArrayRecord.from_dict(array) for name, array in content["tombstones"].items()
+                name: TombstoneRecord.from_dict(record)
+                for name, record in content["tombstones"].items()
             },
             text_stored=content["text_stored"],
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -258,14 +259,18 @@ class SegmentReader:
     Args:
         folder: Its folder.
         record: What the manifest says of it.
+        tombstones: The bitmap of its deleted rows, or None when none is deleted.
 
     Raises:
         CorruptIndexError: A file is missing or has another size.
     """
 
-    def __init__(self, folder: Path, record: SegmentRecord) -> None:
+    def __init__(
+        self, folder: Path, record: SegmentRecord, tombstones: CheckedArray | None = None
+    ) -> None:
         self.folder = folder
         self.record = record
+        self._tombstones = tombstones
         self.arrays = {
             name: CheckedArray(folder / name, array) for name, array in record.arrays.items()
         }
@@ -274,6 +279,20 @@ class SegmentReader:
     def __getitem__(self, name: str) -> CheckedArray:
         """One of its arrays."""
         return self.arrays[name]
+
+    @cached_property
+    def dead(self) -> NDArray[np.bool_]:
+        """Which rows are deleted, bool ``(documents,)``; ``(0,)`` when none is."""
+        if self._tombstones is None:
+            return np.zeros(0, bool)
+        return np.unpackbits(self._tombstones.all(), count=self.record.documents).astype(bool)
+
+    @cached_property
+    def live(self) -> NDArray[np.int64]:
+        """The rows that are not deleted, int64 ``(live documents,)``."""
+        if not len(self.dead):
+            return np.arange(self.record.documents)
+        return np.flatnonzero(~self.dead)
 
     def native(self, name: str) -> memoryview:
         """A file in a foreign format, verified whole before any parser reads a byte.
@@ -332,12 +351,18 @@ class Generation:
         """
         manifest, digest = read_manifest(folder)
         try:
-            segments = [SegmentReader(folder / "segments" / s.name, s) for s in manifest.segments]
+            segments = [_opened(folder, manifest, record) for record in manifest.segments]
         except CorruptIndexError:
             if read_manifest(folder)[1] != digest:
                 return cls.pin(folder)
             raise
         return cls(folder, manifest, digest, tuple(segments))
+
+
+def _opened(folder: Path, manifest: Manifest, record: SegmentRecord) -> SegmentReader:
+    dead = manifest.tombstones.get(record.name)
+    bitmap = None if dead is None else CheckedArray(folder / dead.name, dead.array)
+    return SegmentReader(folder / "segments" / record.name, record, bitmap)
 
 
 def _mapped(path: Path, record: FileRecord) -> memoryview:

@@ -76,8 +76,9 @@ def verify(path: str | Path, *, deep: bool = False) -> VerifyReport:
         for name, record in sorted(records.items()):
             place = f"segments/{segment.name}/{name}"
             files.append(FileStatus(place, record.size, _problem(folder / place, record, deep)))
-    for name, array in sorted(manifest.tombstones.items()):
-        files.append(FileStatus(name, array.file.size, _problem(folder / name, array.file, deep)))
+    for _, dead in sorted(manifest.tombstones.items()):
+        record = dead.array.file
+        files.append(FileStatus(dead.name, record.size, _problem(folder / dead.name, record, deep)))
     return VerifyReport(manifest, digest, tuple(files), deep)
 
 
