@@ -9,7 +9,19 @@ import typer
 from typer.core import TyperGroup
 
 from retrievekit import _version
-from retrievekit.cli import bench, datasets, index, run, search, verify
+from retrievekit.cli import (
+    add,
+    bench,
+    compact,
+    datasets,
+    delete,
+    index,
+    info,
+    run,
+    search,
+    vacuum,
+    verify,
+)
 from retrievekit.cli import eval as evaluation
 from retrievekit.cli.console import INTERRUPTED, READER_GONE, configure, drop_stdout, report
 from retrievekit.errors import RetrieveKitError
@@ -72,6 +84,10 @@ def program(
 
 
 app.command("index", short_help="Build an index of documents.", epilog=index.EXAMPLES)(index.index)
+app.command("add", short_help="Put more documents into an index.", epilog=add.EXAMPLES)(add.add)
+app.command("delete", short_help="Take documents out of an index.", epilog=delete.EXAMPLES)(
+    delete.delete
+)
 app.command("search", short_help="Ask an index one query.", epilog=search.EXAMPLES)(search.search)
 app.command("run", short_help="Answer many queries; write a TREC run.", epilog=run.EXAMPLES)(
     run.run
@@ -90,4 +106,11 @@ app.add_typer(
 )
 app.command("verify", short_help="Check an index for damage.", epilog=verify.EXAMPLES)(
     verify.verification
+)
+app.command("info", short_help="What an index holds.", epilog=info.EXAMPLES)(info.info)
+app.command("compact", short_help="Merge an index's segments.", epilog=compact.EXAMPLES)(
+    compact.compact
+)
+app.command("vacuum", short_help="Remove leftovers of an index.", epilog=vacuum.EXAMPLES)(
+    vacuum.clean
 )

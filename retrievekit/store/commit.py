@@ -195,6 +195,28 @@ def remove_orphans(folder: Path, manifest: Manifest, files: Files) -> int:
     return len(orphans)
 
 
+def vacuum(folder: Path, files: Files | None = None) -> int:
+    """Remove what interrupted writers left behind.
+
+    Args:
+        folder: The index folder.
+        files: The operating system.
+
+    Returns:
+        How many files and folders were removed.
+
+    Raises:
+        FormatVersionError: The folder is no index, or a newer one.
+        CorruptIndexError: It is damaged.
+        LockedError: A writer is at work.
+    """
+    files = files or Files()
+    read_manifest(folder)
+    with files.lock(folder):
+        manifest, _ = read_manifest(folder)
+        return remove_orphans(folder, manifest, files)
+
+
 def _strangers(folder: Path) -> list[str]:
     names = [p.name for p in folder.iterdir() if not _OWN_NAME.fullmatch(p.name)]
     segments = folder / "segments"

@@ -1,0 +1,38 @@
+"""``retrievekit delete``: take documents out of an index."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from retrievekit.cli.console import counted, emit, emit_json, examples
+
+EXAMPLES = examples("delete docs.index d17 d18", "delete docs.index - --ignore-missing < ids.txt")
+
+
+def delete(
+    index: Annotated[str, typer.Argument(help="The index folder.", show_default=False)],
+    ids: Annotated[
+        list[str],
+        typer.Argument(help="Ids, or - for one a line on standard input.", show_default=False),
+    ],
+    ignore_missing: Annotated[
+        bool, typer.Option("--ignore-missing", help="Pass over ids that are not in the index.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Say what was done as JSON.")] = False,
+) -> None:
+    """Delete documents by id, all of them or none."""
+    from retrievekit.cli.sources import opened
+
+    if ids == ["-"]:
+        ids = [line for line in sys.stdin.read().split("\n") if line]
+    live = opened(index)
+    with live.writer() as writer:
+        deleted = writer.delete(ids, missing="ignore" if ignore_missing else "error")
+    after = len(live.reopen())
+    if as_json:
+        emit_json({"path": index, "deleted": deleted, "documents": after})
+        return
+    emit(f"{index}: {counted(deleted, 'document')} deleted, {after:,} in the index now")
