@@ -26,6 +26,8 @@ from retrievekit.qrels import Qrels
 from retrievekit.queries import Queries
 from retrievekit.run import Run
 from retrievekit.stage import A, B, Stage, fingerprint_of
+from retrievekit.store.faults import FaultFS as FaultFS
+from retrievekit.store.faults import SimulatedCrash as SimulatedCrash
 from retrievekit.vectors import DenseVectors, SparseVectors, WeightedTerms
 
 Batch: TypeAlias = Queries | Run

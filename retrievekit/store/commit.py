@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrievekit.errors import IndexExistsError, RetrieveKitError
-from retrievekit.store.files import Files, naming_space
+from retrievekit.store.files import Files, files_in_use, naming_space
 from retrievekit.store.manifest import (
     CURRENT,
     Manifest,
@@ -54,7 +54,7 @@ class Transaction:
         self, folder: Path, *, overwrite: bool = False, files: Files | None = None
     ) -> None:
         self.folder = folder
-        self.files = files or Files()
+        self.files = files or files_in_use()
         if folder.exists() and not folder.is_dir():
             raise IndexExistsError(f"{folder}: is a file; give a folder for the index")
         if folder.is_dir():
@@ -92,8 +92,12 @@ class Transaction:
         path = self.folder / f"deleted-{segment}-{deleted}"
         self.files.remove(path)
         writer = ArrayWriter(self.files.create(path), np.dtype(np.uint8), ())
-        writer.append(np.packbits(dead))
-        return TombstoneRecord(path.name, deleted, writer.close())
+        try:
+            writer.append(np.packbits(dead))
+            return TombstoneRecord(path.name, deleted, writer.close())
+        except BaseException:
+            writer.abort()
+            raise
 
     def segment(self) -> SegmentWriter:
         """Start a new segment.
@@ -210,7 +214,7 @@ def vacuum(folder: Path, files: Files | None = None) -> int:
         CorruptIndexError: It is damaged.
         LockedError: A writer is at work.
     """
-    files = files or Files()
+    files = files or files_in_use()
     read_manifest(folder)
     with files.lock(folder):
         manifest, _ = read_manifest(folder)

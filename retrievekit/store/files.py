@@ -9,6 +9,7 @@ followed by a sync of the folder, without which the rename itself may be lost wi
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
 import fcntl
 import hashlib
@@ -288,6 +289,26 @@ class Files:
             The lock.
         """
         return Lock(folder / "lock")
+
+
+_in_use: contextvars.ContextVar[Files | None] = contextvars.ContextVar("files", default=None)
+
+
+def files_in_use() -> Files:
+    """The operating system that indexes are written through: the real one, unless in a test."""
+    return _in_use.get() or Files()
+
+
+def use_files(files: Files) -> contextvars.Token[Files | None]:
+    """Write indexes of this thread through another system.
+
+    Args:
+        files: The system.
+
+    Returns:
+        A token that puts the former one back: ``token.var.reset(token)``.
+    """
+    return _in_use.set(files)
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
