@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from retrievekit.encode.sentence import SentenceEncoder
     from retrievekit.evaluate.compute import evaluate
     from retrievekit.evaluate.significance import compare
+    from retrievekit.filter.metadata import where
     from retrievekit.fuse import rrf, top, weighted
     from retrievekit.ids import Ids
     from retrievekit.index.bm25 import BM25Index
@@ -64,6 +65,7 @@ _EXPORTS = {
     "stage": "retrievekit.stage",
     "top": "retrievekit.fuse",
     "weighted": "retrievekit.fuse",
+    "where": "retrievekit.filter.metadata",
 }
 
 __all__ = [
@@ -94,6 +96,7 @@ __all__ = [
     "stage",
     "top",
     "weighted",
+    "where",
 ]
 
 

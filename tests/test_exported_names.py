@@ -41,6 +41,7 @@ NAMES = [
     "stage",
     "top",
     "weighted",
+    "where",
 ]
 
 # Seconds of import time, a virtual machine, or packages that not everybody has.

@@ -27,6 +27,7 @@ from retrievekit.stage import fingerprint_of
 from retrievekit.store.commit import Transaction
 from retrievekit.store.manifest import Manifest, SegmentRecord
 from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter, StringsWriter
+from retrievekit.where import Condition, condition_of
 
 if TYPE_CHECKING:
     from retrievekit.index.writer import IndexWriter
@@ -124,29 +125,87 @@ class Index(ABC):
         raise IndexError(f"row {row} beyond the last of {len(self)} documents")
 
     @cached_property
+    def metadata(self) -> pa.Table:
+        """The metadata columns of the live documents, in row order."""
+        parts = []
+        for segment in self.segments:
+            table = _Words(segment).metadata
+            live = pa.table({}) if table is None else table.take(row_array(segment.live))
+            parts.append((len(segment.live), live))
+        return _joined_metadata(parts)
+
+    def satisfying(self, where: str | Condition) -> NDArray[np.bool_]:
+        """Which live documents satisfy a condition on their metadata.
+
+        Args:
+            where: The condition.
+
+        Returns:
+            bool ``(n,)``, one per live document.
+
+        Raises:
+            UnknownNameError: There is no such metadata column.
+            ExpressionError: The condition does not parse, or a type does not fit.
+        """
+        return condition_of(where).mask(self.metadata)
+
+    def hidden(self, where: str | Condition | None) -> tuple[list[NDArray[np.bool_]], int]:
+        """Which rows cannot be hits, because they are deleted or fail a condition.
+
+        Args:
+            where: The condition, or None.
+
+        Returns:
+            By segment bool ``(documents,)``, or ``(0,)`` when none is hidden; and how many live
+            documents are left.
+        """
+        if where is None:
+            return [segment.dead for segment in self.segments], len(self)
+        allowed = self.satisfying(where)
+        out, base = [], 0
+        for segment in self.segments:
+            rows = np.ones(segment.record.documents, bool)
+            rows[segment.live] = ~allowed[base : base + len(segment.live)]
+            base += len(segment.live)
+            out.append(rows)
+        return out, int(allowed.sum())
+
+    @cached_property
     def corpus(self) -> Corpus | None:
         """The words of this generation, or None when they were not stored."""
         return StoredCorpus(self.ids, self.segments) if self.manifest.text_stored else None
 
-    def searcher(self, k: int = 1000, **knobs: Any) -> Searcher:
+    def searcher(
+        self, k: int = 1000, where: str | Condition | None = None, **knobs: Any
+    ) -> Searcher:
         """The stage that searches this index.
 
         Args:
             k: Hits per query, at least 1.
+            where: A condition on metadata that hits must satisfy, such as ``year >= 2020``; it is
+                applied before the search, so that k hits come back where there are as many.
             knobs: ``threads`` and other settings that do not change answers.
 
         Returns:
             The stage.
         """
-        return Searcher(self, k, **knobs)
+        return Searcher(self, k, None if where is None else condition_of(where), **knobs)
 
     @abstractmethod
-    def search(self, queries: Queries, k: int, *, threads: int | None = None) -> Run:
+    def search(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        where: str | Condition | None = None,
+        threads: int | None = None,
+    ) -> Run:
         """The k best documents of each query.
 
         Args:
             queries: Queries in a form that the kind can use.
             k: Hits per query, at least 1.
+            where: A condition on metadata that hits must satisfy.
             threads: Threads to use; all cores by default. The answer does not depend on it.
 
         Returns:

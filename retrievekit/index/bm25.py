@@ -38,6 +38,7 @@ from retrievekit.run import Run
 from retrievekit.store.files import naming_space
 from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter
 from retrievekit.vectors import WeightedTerms, ragged_take
+from retrievekit.where import Condition
 
 PRESETS: dict[str, tuple[float, float]] = {
     "anserini": (0.9, 0.4),
@@ -337,12 +338,20 @@ class BM25Index(Index):
     def _known(self) -> dict[str, tuple[list[tuple[int, int]], int]]:
         return {}
 
-    def search(self, queries: Queries, k: int, *, threads: int | None = None) -> Run:
+    def search(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        where: str | Condition | None = None,
+        threads: int | None = None,
+    ) -> Run:
         """The k best documents of each query by BM25; documents without a query term are no hits.
 
         Args:
             queries: Queries of texts or of weighted terms.
             k: Hits per query, at least 1.
+            where: A condition on metadata that hits must satisfy; statistics stay those of all.
             threads: Threads to use; all cores by default. The answer does not depend on it.
 
         Returns:
@@ -368,7 +377,8 @@ class BM25Index(Index):
         bounds = np.zeros(len(found) + 1, np.int64)
         np.cumsum([len(slices.weights) for slices in found], out=bounds[1:])
         weights = np.array([w for slices in found for w in slices.weights], np.float32)
-        k = min(k, max(len(self), 1))
+        hidden, candidates = self.hidden(where)
+        k = min(k, max(candidates, 1))
         keys = np.empty((len(queries), k), np.uint64)
         counts = np.zeros(len(queries), np.int64)
         for number, segment in enumerate(self.segments):
@@ -381,7 +391,7 @@ class BM25Index(Index):
                 first: int,
                 last: int,
                 own: Any = (rows, codes, impacts, starts, stops, ranks),
-                dead: NDArray[np.bool_] = segment.dead,
+                dead: NDArray[np.bool_] = hidden[number],
             ) -> None:
                 rows, codes, impacts, starts, stops, ranks = own
                 search_postings(

@@ -37,6 +37,7 @@ from retrievekit.run import Run
 from retrievekit.store.files import naming_space
 from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter
 from retrievekit.vectors import DenseVectors
+from retrievekit.where import Condition
 
 log = logging.getLogger(__name__)
 
@@ -285,12 +286,20 @@ class DenseIndex(Index):
             )
         return normalised(vectors) if self.similarity == "cosine" else vectors
 
-    def search(self, queries: Queries, k: int, *, threads: int | None = None) -> Run:
+    def search(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        where: str | Condition | None = None,
+        threads: int | None = None,
+    ) -> Run:
         """The k nearest documents of each query, exactly.
 
         Args:
             queries: Queries of texts or of dense vectors.
             k: Hits per query, at least 1.
+            where: A condition on metadata that hits must satisfy; statistics stay those of all.
             threads: Threads to use; all cores by default. The answer does not depend on it.
 
         Returns:
@@ -303,13 +312,15 @@ class DenseIndex(Index):
         check_k(k)
         vectors = self.query_vectors(queries)
         self._check_range(vectors, queries)
-        k = min(k, max(len(self), 1))
+        hidden, candidates = self.hidden(where)
+        k = min(k, max(candidates, 1))
         rows = np.empty((len(queries), k), np.int32)
         scores = np.empty((len(queries), k), np.float32)
         counts = np.zeros(len(queries), np.int64)
-        for first in range(0, len(queries) if len(self) else 0, QUERIES_AT_A_TIME):
+        for first in range(0, len(queries) if candidates else 0, QUERIES_AT_A_TIME):
             part = slice(first, first + QUERIES_AT_A_TIME)
-            self._search_part(vectors[part], rows[part], scores[part], counts[part], threads)
+            out = (rows[part], scores[part], counts[part])
+            self._search_part(vectors[part], *out, hidden, candidates, threads)
         return run_of(queries, self.ids, rows, scores, counts)
 
     def _search_part(
@@ -318,6 +329,8 @@ class DenseIndex(Index):
         rows: NDArray[np.int32],
         scores: NDArray[np.float32],
         counts: NDArray[np.int64],
+        hidden: list[NDArray[np.bool_]],
+        candidates: int,
         threads: int | None,
     ) -> None:
         from retrievekit.kernels.dense import rescore, settle
@@ -326,8 +339,8 @@ class DenseIndex(Index):
         k = rows.shape[1]
         euclidean = self.similarity == "euclidean"
         order = self.ids.order
-        wanted = min(k + max(SPARE_CANDIDATES, k // 8), len(self))
-        found, proposed = self._proposed(queries, wanted, threads)
+        wanted = min(k + max(SPARE_CANDIDATES, k // 8), candidates)
+        found, proposed = self._proposed(queries, wanted, hidden, threads)
         likely = np.empty((len(queries), wanted), np.int32)
         approximate = np.empty((len(queries), wanted), np.float32)
         unpack_all(found, proposed, order, likely, approximate)
@@ -345,31 +358,36 @@ class DenseIndex(Index):
                 )  # fmt: skip
             settle(
                 likely[a:b], approximate[a:b], exact[a:b], proposed[a:b], margins[a:b],
-                self.ids.rank, k, keys[a:b], counts[a:b], unsure[a:b],
+                self.ids.rank, candidates, k, keys[a:b], counts[a:b], unsure[a:b],
             )  # fmt: skip
 
         in_parts(finish, len(queries), threads)
         for query in np.flatnonzero(unsure):
-            self._scan(queries[query], keys[query : query + 1], counts[query : query + 1])
+            one = slice(query, query + 1)
+            self._scan(queries[query], keys[one], counts[one], hidden)
         unpack_all(keys, counts, order, rows, scores)
 
     def _proposed(
-        self, queries: NDArray[np.float32], wanted: int, threads: int | None
+        self,
+        queries: NDArray[np.float32],
+        wanted: int,
+        hidden: list[NDArray[np.bool_]],
+        threads: int | None,
     ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """Keys of the best approximate scores of each query, and how many there are."""
         from retrievekit.kernels.dense import propose
 
         found = np.empty((len(queries), wanted + DOCUMENTS_AT_A_TIME), np.uint64)
         proposed = np.zeros(len(queries), np.int64)
-        for segment, ranks in zip(self.segments, self.ranks, strict=True):
+        for segment, ranks, out in zip(self.segments, self.ranks, hidden, strict=True):
             stored = segment["vectors"]
             for first in range(0, len(stored), DOCUMENTS_AT_A_TIME):
                 block = stored.slice(first, min(first + DOCUMENTS_AT_A_TIME, len(stored)))
                 approximate = queries @ block.T
                 if self.similarity == "euclidean":
                     approximate = 2 * approximate - np.einsum("ij,ij->i", block, block)
-                if len(segment.dead):
-                    approximate[:, segment.dead[first : first + len(block)]] = -np.inf
+                if len(out):
+                    approximate[:, out[first : first + len(block)]] = -np.inf
 
                 def merge(
                     a: int, b: int, first: int = first, ranks: Any = ranks, block: Any = approximate
@@ -380,16 +398,20 @@ class DenseIndex(Index):
         return found, proposed
 
     def _scan(
-        self, query: NDArray[np.float32], keys: NDArray[np.uint64], counts: NDArray[np.int64]
+        self,
+        query: NDArray[np.float32],
+        keys: NDArray[np.uint64],
+        counts: NDArray[np.int64],
+        hidden: list[NDArray[np.bool_]],
     ) -> None:
         """The exact ranking of one query by scoring every document, into its row of keys."""
         from retrievekit.kernels.dense import propose, scan
 
         k = keys.shape[1]
-        for segment, ranks in zip(self.segments, self.ranks, strict=True):
+        for segment, ranks, out in zip(self.segments, self.ranks, hidden, strict=True):
             vectors = segment["vectors"].all()
             scores = np.empty((1, len(vectors)), np.float32)
-            scan(query, vectors, self.similarity == "euclidean", segment.dead, scores[0])
+            scan(query, vectors, self.similarity == "euclidean", out, scores[0])
             found = np.empty((1, k + len(vectors)), np.uint64)
             found[:, :k] = keys
             propose(scores, 0, ranks, k, found, counts)

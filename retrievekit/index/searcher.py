@@ -10,6 +10,7 @@ from retrievekit.index.results import check_k
 from retrievekit.queries import Queries
 from retrievekit.run import Run
 from retrievekit.stage import Stage, knob
+from retrievekit.where import Condition
 
 if TYPE_CHECKING:
     from retrievekit.index.base import Index
@@ -22,6 +23,7 @@ class Searcher(Stage[Queries, Run]):
     Args:
         index: The index.
         k: Hits per query, at least 1.
+        where: A condition on metadata that hits must satisfy, or None.
         threads: Threads to use; all cores by default.
 
     Raises:
@@ -30,6 +32,7 @@ class Searcher(Stage[Queries, Run]):
 
     index: Index
     k: int = 1000
+    where: Condition | None = None
     threads: int | None = knob(None)
 
     takes = Queries
@@ -41,7 +44,7 @@ class Searcher(Stage[Queries, Run]):
 
     def apply(self, batch: Queries) -> Run:
         """Search for each query."""
-        return self.index.search(batch, self.k, threads=self.threads)
+        return self.index.search(batch, self.k, where=self.where, threads=self.threads)
 
     @property
     def corpus(self) -> Any:
@@ -53,10 +56,11 @@ class Searcher(Stage[Queries, Run]):
         return self.index.explain(batch, doc_id)
 
     def __repr__(self) -> str:
-        """Index kind and k."""
-        return f"{self.index.kind}(k={self.k})"
+        """Index kind, k and condition."""
+        condition = "" if self.where is None else f", where={str(self.where)!r}"
+        return f"{self.index.kind}(k={self.k}{condition})"
 
     @property
     def name(self) -> str:
-        """Index kind and k."""
+        """Index kind, k and condition."""
         return repr(self)

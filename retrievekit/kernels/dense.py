@@ -108,6 +108,7 @@ def settle(
     candidates: NDArray[np.int64],
     margins: NDArray[np.float32],
     ranks: NDArray[np.int32],
+    total: int,
     k: int,
     keys: NDArray[np.uint64],
     counts: NDArray[np.int64],
@@ -125,6 +126,7 @@ def settle(
         candidates: int64 ``(nq,)``, how many each query has.
         margins: float32 ``(nq,)``, twice the largest error of an approximate score.
         ranks: int32 ``(live documents,)``, id ranks by row.
+        total: Documents that may be hits.
         k: Hits per query.
         keys: uint64 ``(nq, k)``, written, falling.
         counts: int64 ``(nq,)``, written; 0 where unsure.
@@ -133,9 +135,7 @@ def settle(
     scratch = np.empty(1, np.float32)
     for q in range(len(rows)):
         m = candidates[q]
-        unsure[q] = m < len(ranks) and not (
-            approximate[q, k - 1] - approximate[q, m - 1] > margins[q]
-        )
+        unsure[q] = m < total and not (approximate[q, k - 1] - approximate[q, m - 1] > margins[q])
         counts[q] = 0
         if unsure[q]:
             continue
@@ -161,8 +161,8 @@ def scan(
         query: float32 ``(d,)``.
         vectors: float32 ``(documents, d)``.
         euclidean: Whether the score is minus the distance instead of the inner product.
-        dead: bool ``(documents,)`` of deleted rows, or ``(0,)`` when none is.
-        scores: float32 ``(documents,)``, written; -inf for deleted rows.
+        dead: bool ``(documents,)`` of rows that cannot be hits, or ``(0,)`` when none is hidden.
+        scores: float32 ``(documents,)``, written; -inf for hidden rows.
     """
     for row in range(len(vectors)):
         if len(dead) and dead[row]:

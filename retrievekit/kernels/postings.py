@@ -44,7 +44,7 @@ def search_postings(
         stops: int64 ``(terms,)``, the posting after its last.
         weights: float32 ``(terms,)``.
         ranks: int32 ``(documents,)``, by row the rank of its id among all live documents.
-        dead: bool ``(documents,)`` of deleted rows, or ``(0,)`` when none is.
+        dead: bool ``(documents,)`` of rows that cannot be hits, or ``(0,)`` when none is hidden.
         k: Hits per query, at least 1.
         keys: uint64 ``(nq, k)``, the best keys of the segments before, falling; updated.
         counts: int64 ``(nq,)``, how many keys each query has; updated. Documents that hold no
