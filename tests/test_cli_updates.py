@@ -51,6 +51,16 @@ def test_a_life(index: str, tmp_path: Path) -> None:
     assert [hit["doc_id"] for hit in hits["hits"]] == ["c"]
 
 
+def test_a_search_under_a_condition(tmp_path: Path) -> None:
+    years = [Document(f"d{year}", "cats", "", {"year": year}) for year in range(2018, 2024)]
+    BM25Index.build(years, tmp_path / "y.index")
+    path = str(tmp_path / "y.index")
+    hits = json.loads(call("search", path, "cats", "--where", "year >= 2022", "--json"))
+    assert [hit["doc_id"] for hit in hits["hits"]] == ["d2023", "d2022"]
+    assert "did you mean 'year'" in call("search", path, "cats", "--where", "yaer > 1", code=1)
+    assert "^" in call("search", path, "cats", "--where", "year >", code=1)
+
+
 def test_leftovers_are_removed(index: str) -> None:
     left = Path(index) / "segments" / "000009-00"
     left.mkdir()

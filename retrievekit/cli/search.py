@@ -23,13 +23,17 @@ def search(
     index: Annotated[str, typer.Argument(help="The index folder.", show_default=False)],
     query: Annotated[str, typer.Argument(help="The query.", show_default=False)],
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Hits to show.")] = 10,
+    where: Annotated[
+        str | None,
+        typer.Option(help="A condition on metadata, such as 'year >= 2020 and lang = \"en\"'."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
 ) -> None:
     """Search an index and show the best documents with their words."""
     from retrievekit.cli.sources import opened
 
     found = opened(index)
-    hits = found.searcher(k=k).search(query)
+    hits = found.searcher(k=k, where=where).search(query)
     if as_json:
         emit_json(
             {
