@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ from retrievekit.errors import (
     LockedError,
     StoreError,
 )
-from retrievekit.index import base
-from retrievekit.index.base import DocumentWriter, document_hash
+from retrievekit.index import documents as documents_module
 from retrievekit.index.bm25 import BM25Index
+from retrievekit.index.documents import DocumentWriter, document_hash
 from retrievekit.index.opening import open_index
 from retrievekit.store import manifest, segment
 from retrievekit.store.commit import Transaction
@@ -397,7 +398,7 @@ def test_a_build_that_cannot_start_gives_the_lock_back(
     def full(*given: object, **named: object) -> None:
         raise OSError(28, "no space")
 
-    monkeypatch.setattr(base, "DocumentWriter", full)
+    monkeypatch.setattr(documents_module, "DocumentWriter", full)
     with pytest.raises(OSError, match="no space") as caught:
         BM25Index.build(DOCUMENTS, index, overwrite=True)
     monkeypatch.undo()
@@ -420,7 +421,7 @@ def test_metadata_that_no_type_holds_is_refused(tmp_path: Path, values: tuple[An
 def test_a_full_disk_while_spilling_is_told_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = base.tempfile.mkdtemp
+    real = tempfile.mkdtemp
 
     def full(**given: object) -> str:
         folder = real(**given)

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from retrievekit.analysis.lucene import LuceneEnglishAnalyzer
 from retrievekit.corpus import Corpus, Document
 from retrievekit.errors import DataError, FormError, NonFiniteError, UnknownNameError
-from retrievekit.index.base import Build, DocumentWriter, Index, document_chunks
+from retrievekit.index.base import Index
+from retrievekit.index.documents import Build, DocumentWriter, document_chunks
 from retrievekit.index.inverted import BLOCK_POSTINGS, Dictionary, PostingsBuilder
 from retrievekit.index.results import MAX_SCORE, check_k, in_parts, run_of
 from retrievekit.protocols import Progress

@@ -29,7 +29,8 @@ from retrievekit.errors import (
     NonFiniteError,
     UnknownNameError,
 )
-from retrievekit.index.base import Build, DocumentWriter, Index, document_chunks
+from retrievekit.index.base import Index
+from retrievekit.index.documents import Build, DocumentWriter, document_chunks
 from retrievekit.index.results import check_k, in_parts, run_of
 from retrievekit.protocols import Encoder, EncoderCard, Progress, Similarity, similarity_named
 from retrievekit.queries import Queries

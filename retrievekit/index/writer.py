@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from retrievekit.corpus import Corpus, Document
 from retrievekit.errors import DuplicateIdError, StoreError, UnknownNameError
 from retrievekit.ids import Ids
-from retrievekit.index.base import DocumentWriter, check_metadata, document_chunks, hash_sum
+from retrievekit.index.documents import DocumentWriter, document_chunks, hash_sum
+from retrievekit.index.words import check_metadata
 from retrievekit.protocols import Progress
 from retrievekit.store.commit import Transaction
 from retrievekit.store.files import Files, naming_space
