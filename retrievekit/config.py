@@ -36,6 +36,7 @@ from retrievekit.errors import (
     ParseError,
     UnknownNameError,
 )
+from retrievekit.literals import ESCAPES, located, unescaped
 
 if TYPE_CHECKING:
     from retrievekit.queries import Queries
@@ -104,8 +105,6 @@ _WORDS: dict[str, Literal] = {
     "None": None,
 }
 
-_ESCAPES = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "t": "\t", "r": "\r"}
-
 
 def written(value: Argument) -> str:
     """A literal or expression as the text that parses to it.
@@ -135,8 +134,8 @@ def written(value: Argument) -> str:
 
 
 def _escaped(character: str) -> str:
-    for letter, meant in _ESCAPES.items():
-        if character == meant and meant != "'":
+    for letter, meant in ESCAPES.items():
+        if character == meant and meant not in "'`":
             return "\\" + letter
     return character if character.isprintable() else f"\\U{ord(character):08x}"
 
@@ -173,38 +172,12 @@ def _tokens(text: str) -> Iterator[_Token]:
         if match is None:
             what = "a string without its end" if text[at] in "'\"" else f"{text[at]!r} here"
             hint = "; pipelines are joined by '>>'" if text[at] in "|>+" else ""
-            _fail(text, at, f"cannot read {what}{hint}")
+            raise located(text, at, f"cannot read {what}{hint}")
         kind = str(match.lastgroup)
         if kind != "blank":
             yield _Token(kind, match[0], at)
         at = match.end()
     yield _Token("end", "", len(text))
-
-
-def _fail(text: str, at: int, problem: str, cause: Exception | None = None) -> NoReturn:
-    raise ExpressionError(f"{problem}\n{pointed(text, at)}") from cause
-
-
-def pointed(text: str, at: int, width: int = 76) -> str:
-    """The line of a text around one place, and a caret under that place.
-
-    Args:
-        text: The text.
-        at: The place, from 0; may be one behind the end.
-        width: Characters of the line to show.
-
-    Returns:
-        Two lines, the first naming the column (from 1) when the text was cut.
-    """
-    start = text.rfind("\n", 0, at) + 1
-    end = text.find("\n", at)
-    line = "".join(c if c.isprintable() else " " for c in text[start : end if end >= 0 else None])
-    column = at - start
-    left = max(0, column - width // 2) if len(line) > width else 0
-    shown = line[left : left + width]
-    front = "…" if left else ""
-    back = "…" if left + width < len(line) else ""
-    return f"  {front}{shown}{back}\n  {' ' * (column - left + len(front))}^ column {column + 1}"
 
 
 class _Parser:
@@ -231,18 +204,22 @@ class _Parser:
 
     def expect(self, sign: str, inside: str) -> None:
         if not self.sees(sign):
-            _fail(self.text, self.now.at, f"expected {sign!r} {inside}, but found {self.now.shown}")
+            raise located(
+                self.text, self.now.at, f"expected {sign!r} {inside}, but found {self.now.shown}"
+            )
         self.take()
 
     def deeper(self) -> None:
         self.depth += 1
         if self.depth > DEEPEST:
-            _fail(self.text, self.now.at, f"brackets are nested more than {DEEPEST} deep")
+            raise located(self.text, self.now.at, f"brackets are nested more than {DEEPEST} deep")
 
     def whole(self) -> Expression:
         found = self.pipeline()
         if self.now.kind != "end":
-            _fail(self.text, self.now.at, f"expected '>>' or the end, but found {self.now.shown}")
+            raise located(
+                self.text, self.now.at, f"expected '>>' or the end, but found {self.now.shown}"
+            )
         return found
 
     def pipeline(self) -> Expression:
@@ -264,9 +241,13 @@ class _Parser:
             return inner
         token = self.now
         if token.kind != "name":
-            _fail(self.text, token.at, f"expected a name such as bm25, but found {token.shown}")
+            raise located(
+                self.text, token.at, f"expected a name such as bm25, but found {token.shown}"
+            )
         if token.text in _WORDS:
-            _fail(self.text, token.at, f"{token.text} is a value, but a stage is needed here")
+            raise located(
+                self.text, token.at, f"{token.text} is a value, but a stage is needed here"
+            )
         self.take()
         if not self.sees("("):
             return Call(token.text, at=token.at)
@@ -286,16 +267,18 @@ class _Parser:
         token = self.now
         if token.kind == "name" and self.sees("=", ahead=1):
             if not token.text.isidentifier():
-                _fail(self.text, token.at, f"{token.text!r} cannot be the name of a setting")
+                raise located(
+                    self.text, token.at, f"{token.text!r} cannot be the name of a setting"
+                )
             if token.text in keywords:
-                _fail(self.text, token.at, f"{token.text} is given twice")
+                raise located(self.text, token.at, f"{token.text} is given twice")
             self.take()
             self.take()
             keywords[token.text] = self.literal(f"the value of {token.text}")
             return
         if keywords:
             last = list(keywords)[-1]
-            _fail(
+            raise located(
                 self.text,
                 token.at,
                 f"after {last}=... only settings of the form name=value may follow",
@@ -311,7 +294,7 @@ class _Parser:
         if token.kind == "number":
             return self.number(token)
         if token.kind == "string":
-            return self.string(token)
+            return unescaped(self.text, token.at, token.text)
         if token.kind == "name" and token.text in _WORDS:
             return _WORDS[token.text]
         if token.kind == "sign" and token.text == "[":
@@ -325,46 +308,17 @@ class _Parser:
             self.depth -= 1
             return tuple(items)
         hint = f"; put it in quotes: {token.text!r}" if token.kind == "name" else ""
-        _fail(self.text, token.at, f"expected {wanted}, but found {token.shown}{hint}")
+        raise located(self.text, token.at, f"expected {wanted}, but found {token.shown}{hint}")
 
     def number(self, token: _Token) -> int | float:
         if len(token.text) > 400:
-            _fail(self.text, token.at, "a number of more than 400 characters")
+            raise located(self.text, token.at, "a number of more than 400 characters")
         if re.fullmatch(r"-?[0-9]+", token.text):
             return int(token.text)
         value = float(token.text)
         if abs(value) == float("inf"):
-            _fail(self.text, token.at, f"{token.text} is too large for a number")
+            raise located(self.text, token.at, f"{token.text} is too large for a number")
         return value
-
-    def string(self, token: _Token) -> str:
-        inner, out, at = token.text[1:-1], [], 0
-        while at < len(inner):
-            if inner[at] != "\\":
-                out.append(inner[at])
-                at += 1
-                continue
-            letter = inner[at + 1]
-            digits = {"x": 2, "u": 4, "U": 8}.get(letter, 0)
-            code = inner[at + 2 : at + 2 + digits]
-            if letter in _ESCAPES:
-                out.append(_ESCAPES[letter])
-            elif digits and re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", code) and _scalar(code):
-                out.append(chr(int(code, 16)))
-            else:
-                _fail(
-                    self.text,
-                    token.at + 1 + at,
-                    f"unknown escape \\{letter} in a string; write \\\\ for a backslash",
-                )
-            at += 2 + digits
-        return "".join(out)
-
-
-def _scalar(code: str) -> bool:
-    """Whether hexadecimal digits name a Unicode scalar value (no surrogate)."""
-    value = int(code, 16)
-    return value < 0xD800 or 0xDFFF < value <= 0x10FFFF
 
 
 def parse(text: str) -> Expression:
@@ -453,7 +407,7 @@ def _stage_of(node: Expression, text: str, shelf: Shelf) -> Stage[Any, Any]:
         try:
             return shelf.retriever(node.name, values, dict(node.keywords))
         except ExpressionError as why:
-            _fail(text, node.at, f"{node.name}: {why}", why)
+            raise located(text, node.at, f"{node.name}: {why}") from why
     for kind in ("fuse", "cut"):
         if node.name in registry.names(kind):
             make = registry.resolve(kind, node.name)
@@ -464,7 +418,7 @@ def _stage_of(node: Expression, text: str, shelf: Shelf) -> Stage[Any, Any]:
             settings = {name: _plain(value) for name, value in node.keywords}
             made: Stage[Any, Any] = _made(make, args, settings, node, text)
             return made
-    _fail(text, node.at, _unknown(node.name, shelf))
+    raise located(text, node.at, _unknown(node.name, shelf))
 
 
 def check_names(expression: str | Expression, shelf: Shelf) -> None:
@@ -486,7 +440,7 @@ def check_names(expression: str | Expression, shelf: Shelf) -> None:
             waiting = [*node.steps, *waiting]
         elif isinstance(node, Call):
             if node.name not in known:
-                _fail(text, node.at, _unknown(node.name, shelf))
+                raise located(text, node.at, _unknown(node.name, shelf))
             waiting = [*node.args, *waiting]
 
 
@@ -501,7 +455,7 @@ def _unknown(name: str, shelf: Shelf) -> str:
 
 def _literal_only(value: Argument, node: Call, text: str) -> Literal:
     if isinstance(value, (Call, Pipe)):
-        _fail(
+        raise located(
             text,
             value.at,
             f"{node.name} takes settings, not stages; for the text {str(value)!r} use quotes",
@@ -517,11 +471,11 @@ def _made(make: Any, args: list[Any], settings: dict[str, Any], node: Call, text
     try:
         inspect.signature(make).bind(*args, **settings)
     except TypeError as why:
-        _fail(text, node.at, f"{node.name}: {why}; it takes {_signature(make)}", why)
+        raise located(text, node.at, f"{node.name}: {why}; it takes {_signature(make)}") from why
     try:
         return make(*args, **settings)
     except (DataError, FingerprintError, UnknownNameError) as why:
-        _fail(text, node.at, f"{node.name}: {why}", why)
+        raise located(text, node.at, f"{node.name}: {why}") from why
 
 
 def _signature(make: Any) -> str:

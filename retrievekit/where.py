@@ -37,7 +37,6 @@ from __future__ import annotations
 import datetime
 import math
 import re
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
@@ -52,6 +51,7 @@ from numpy.typing import NDArray
 
 from retrievekit.arrow import string_array
 from retrievekit.errors import ExpressionError, UnknownNameError
+from retrievekit.literals import ESCAPES, located, pointed, unescaped
 from retrievekit.stage import fingerprint_of
 
 Literal = bool | int | float | str
@@ -197,18 +197,18 @@ class Leaf(Condition):
     def _rows(self, table: pa.Table, root: Condition) -> NDArray[np.bool_]:
         places = table.schema.get_all_field_indices(self.column)
         if len(places) != 1:
-            pointed = _pointed(root._text, root._at(self))
+            shown = pointed(root._text, root._at(self))
             if places:
-                raise ExpressionError(f"{len(places)} columns are named {self.column!r}\n{pointed}")
+                raise ExpressionError(f"{len(places)} columns are named {self.column!r}\n{shown}")
             problem = str(UnknownNameError.among("column", self.column, table.column_names))
             if "did you mean" in problem:
                 problem += f" known: {', '.join(sorted(table.column_names)[:20])}."
-            raise UnknownNameError(f"{problem}\n{pointed}")
+            raise UnknownNameError(f"{problem}\n{shown}")
         try:
             return self._holds(_decoded(table.column(places[0])))
         except ExpressionError as why:
             raise ExpressionError(
-                f"column {self.column!r} {why}\n{_pointed(root._text, root._at(self))}"
+                f"column {self.column!r} {why}\n{pointed(root._text, root._at(self))}"
             ) from None
 
 
@@ -643,8 +643,7 @@ def _literal(value: object) -> Literal:
 # Writing ------------------------------------------------------------------------------------------
 
 _NAME = re.compile(r"[^\W\d]\w*(?:[-.]+\w+)*")
-_ESCAPES = {"\\": "\\", "'": "'", '"': '"', "`": "`", "n": "\n", "t": "\t", "r": "\r"}
-_LETTERS = {meant: letter for letter, meant in _ESCAPES.items()}
+_LETTERS = {meant: letter for letter, meant in ESCAPES.items()}
 
 
 def _name(column: str) -> str:
@@ -667,19 +666,6 @@ def _written(value: Literal) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return _quoted(value, '"') if isinstance(value, str) else repr(value)
-
-
-def _pointed(text: str, at: int, width: int = 76) -> str:
-    """The line of a text around one place, and a caret under that place with its column from 1."""
-    start = text.rfind("\n", 0, at) + 1
-    end = text.find("\n", at)
-    line = "".join(c if c.isprintable() else " " for c in text[start : end if end >= 0 else None])
-    column = at - start
-    left = max(0, column - width // 2) if len(line) > width else 0
-    front = "…" if left else ""
-    back = "…" if left + width < len(line) else ""
-    blank = " " * (column - left + len(front))
-    return f"  {front}{line[left : left + width]}{back}\n  {blank}^ column {column + 1}"
 
 
 # Parsing ------------------------------------------------------------------------------------------
@@ -717,12 +703,8 @@ class _Token:
         return low if self.kind == "name" and low in KEYWORDS else ""
 
 
-def _fail(text: str, at: int, problem: str, cause: Exception | None = None) -> NoReturn:
-    raise ExpressionError(f"{problem}\n{_pointed(text, at)}") from cause
-
-
 def _unexpected(text: str, token: _Token, wanted: str, hint: str = "") -> NoReturn:
-    _fail(text, token.at, f"expected {wanted}, but found {token.shown}{hint}")
+    raise located(text, token.at, f"expected {wanted}, but found {token.shown}{hint}")
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -733,10 +715,10 @@ def _tokens(text: str) -> Iterator[_Token]:
             found = text[at]
             what = "a string without its end" if found in "'\"`" else f"{found!r} here"
             hint = f"; {_INSTEAD[found]}" if found in _INSTEAD else ""
-            _fail(text, at, f"cannot read {what}{hint}")
+            raise located(text, at, f"cannot read {what}{hint}")
         kind = str(match.lastgroup)
         if kind == "day":
-            _fail(text, at, f'a date stands in quotes: "{match[0]}"')
+            raise located(text, at, f'a date stands in quotes: "{match[0]}"')
         if kind != "blank":
             yield _Token(kind, match[0], at)
         at = match.end()
@@ -772,7 +754,7 @@ class _Parser:
     def deeper(self, token: _Token) -> None:
         self.depth += 1
         if self.depth > DEEPEST:
-            _fail(self.text, token.at, f"conditions are nested more than {DEEPEST} deep")
+            raise located(self.text, token.at, f"conditions are nested more than {DEEPEST} deep")
 
     def whole(self) -> Condition:
         found = self.either()
@@ -846,7 +828,7 @@ class _Parser:
     def column(self) -> str:
         token = self.take()
         if token.kind == "quoted":
-            return self.unescaped(token)
+            return unescaped(self.text, token.at, token.text)
         if token.kind == "name" and not token.word:
             return token.text
         hint = ""
@@ -875,7 +857,7 @@ class _Parser:
         if token.kind == "number":
             return self.number(token)
         if token.kind == "string":
-            return self.unescaped(token)
+            return unescaped(self.text, token.at, token.text)
         if token.word in ("true", "false"):
             return token.word == "true"
         hint = ""
@@ -889,44 +871,13 @@ class _Parser:
 
     def number(self, token: _Token) -> int | float:
         if len(token.text) > LONGEST_NUMBER:
-            _fail(self.text, token.at, f"a number of more than {LONGEST_NUMBER} characters")
+            raise located(self.text, token.at, f"a number of more than {LONGEST_NUMBER} characters")
         if re.fullmatch(r"-?[0-9]+", token.text):
             return int(token.text)
         value = float(token.text)
         if math.isinf(value):
-            _fail(self.text, token.at, f"{token.text} is too large for a number")
+            raise located(self.text, token.at, f"{token.text} is too large for a number")
         return value
-
-    def unescaped(self, token: _Token) -> str:
-        inner, out, at = token.text[1:-1], [], 0
-        while at < len(inner):
-            if inner[at] != "\\":
-                if "\ud800" <= inner[at] <= "\udfff":
-                    _fail(self.text, token.at + 1 + at, "a lone surrogate; it is no Unicode")
-                out.append(inner[at])
-                at += 1
-                continue
-            letter = inner[at + 1]
-            digits = {"x": 2, "u": 4, "U": 8}.get(letter, 0)
-            code = inner[at + 2 : at + 2 + digits]
-            if letter in _ESCAPES:
-                out.append(_ESCAPES[letter])
-            elif digits and re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", code) and _scalar(code):
-                out.append(chr(int(code, 16)))
-            else:
-                _fail(
-                    self.text,
-                    token.at + 1 + at,
-                    f"unknown escape \\{letter} in a string; write \\\\ for a backslash",
-                )
-            at += 2 + digits
-        return "".join(out)
-
-
-def _scalar(code: str) -> bool:
-    """Whether hexadecimal digits name a Unicode scalar value (no surrogate)."""
-    value = int(code, 16)
-    return value < 0xD800 or 0xDFFF < value <= sys.maxunicode
 
 
 def parse(text: str) -> Condition:

@@ -20,7 +20,6 @@ from retrievekit.config import (
     check_names,
     known_names,
     parse,
-    pointed,
     read_config,
     resolve,
     written,
@@ -34,6 +33,7 @@ from retrievekit.errors import (
     MissingDataError,
     ParseError,
 )
+from retrievekit.literals import pointed
 from retrievekit.queries import Queries
 from retrievekit.run import Run
 from retrievekit.stage import Stage, Then

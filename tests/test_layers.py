@@ -38,7 +38,7 @@ LAYERS = (
     row("L0", "kernels"),
     row(
         "L1",
-        "ids corpus queries run qrels vectors arrow cuts stage trace protocols"
+        "ids corpus queries run qrels vectors arrow cuts literals stage trace protocols"
         " where registry errors dataset",
         open=True,
     ),
