@@ -10,8 +10,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 ARGS ?=
 # Test processes: all cores up to four, since each holds its own torch.
 WORKERS ?= auto
-# Campaigns are random; the same seed repeats one.
-SEED ?= $(shell $(PYTHON) -c "import secrets; print(secrets.randbits(32))")
+# Campaigns are random; the same seed repeats one. More of them: make campaign ARGS="--kills 2000"
+ifndef SEED
+SEED := $(shell $(PYTHON) -c "import secrets; print(secrets.randbits(32))")
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format bench campaign
@@ -40,7 +42,7 @@ bench: $(VENV)/.has-dev ## run the benchmark programs, or those named in ARGS
 	done
 
 campaign: $(VENV)/.has-dev ## the long campaigns and every law with many random cases
-	$(BIN)/python -m pytest -m "campaign or hypothesis" --timeout 0 --hypothesis-profile campaign --hypothesis-seed $(SEED) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile -m "campaign or hypothesis" --timeout 0 --hypothesis-profile campaign --hypothesis-seed $(SEED) --campaign-seed $(SEED) $(ARGS)
 
 # The stamps are newer than what they were made from, so that a second call installs nothing.
 $(VENV)/.made:

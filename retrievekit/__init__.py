@@ -22,9 +22,20 @@ if TYPE_CHECKING:
     from retrievekit.bench.runner import benchmark
     from retrievekit.bench.table import Table
     from retrievekit.cache import cached
+    from retrievekit.candidates import Candidates
+    from retrievekit.compress.build import compress
     from retrievekit.corpus import Corpus, Document
     from retrievekit.data.dataset import Dataset, load_dataset
+    from retrievekit.encode.ance import AnceEncoder
+    from retrievekit.encode.endpoint import EndpointEncoder
+    from retrievekit.encode.framework import FrameworkEncoder
+    from retrievekit.encode.functions import CallableEncoder
+    from retrievekit.encode.idf import InferenceFreeEncoder
+    from retrievekit.encode.precomputed import PrecomputedVectors
     from retrievekit.encode.sentence import SentenceEncoder
+    from retrievekit.encode.sparse import SpladeEncoder
+    from retrievekit.encode.tct import TctColbertEncoder
+    from retrievekit.encode.truncated import TruncatedEncoder
     from retrievekit.evaluate.compute import evaluate
     from retrievekit.evaluate.significance import compare
     from retrievekit.filter.metadata import where
@@ -32,36 +43,58 @@ if TYPE_CHECKING:
     from retrievekit.ids import Ids
     from retrievekit.index.bm25 import BM25Index
     from retrievekit.index.dense import DenseIndex
+    from retrievekit.index.lucene import LuceneIndex
+    from retrievekit.index.sparse import SparseIndex
+    from retrievekit.passages import aggregate
     from retrievekit.qrels import Qrels
     from retrievekit.queries import Queries
+    from retrievekit.rerank.attention import AttentionReranker
     from retrievekit.run import Hit, Hits, Run
+    from retrievekit.splitting import split_documents
     from retrievekit.stage import Stage, stage
     from retrievekit.vectors import DenseVectors, SparseVectors, WeightedTerms
 
+
 _EXPORTS = {
+    "AnceEncoder": "retrievekit.encode.ance",
+    "AttentionReranker": "retrievekit.rerank.attention",
     "BM25Index": "retrievekit.index.bm25",
+    "CallableEncoder": "retrievekit.encode.functions",
+    "Candidates": "retrievekit.candidates",
     "Corpus": "retrievekit.corpus",
     "Dataset": "retrievekit.data.dataset",
     "DenseIndex": "retrievekit.index.dense",
     "DenseVectors": "retrievekit.vectors",
     "Document": "retrievekit.corpus",
+    "EndpointEncoder": "retrievekit.encode.endpoint",
+    "FrameworkEncoder": "retrievekit.encode.framework",
     "Hit": "retrievekit.run",
     "Hits": "retrievekit.run",
     "Ids": "retrievekit.ids",
+    "InferenceFreeEncoder": "retrievekit.encode.idf",
+    "LuceneIndex": "retrievekit.index.lucene",
+    "PrecomputedVectors": "retrievekit.encode.precomputed",
     "Qrels": "retrievekit.qrels",
     "Queries": "retrievekit.queries",
     "Run": "retrievekit.run",
     "SentenceEncoder": "retrievekit.encode.sentence",
+    "SparseIndex": "retrievekit.index.sparse",
     "SparseVectors": "retrievekit.vectors",
+    "SpladeEncoder": "retrievekit.encode.sparse",
     "Stage": "retrievekit.stage",
     "Table": "retrievekit.bench.table",
+    "TctColbertEncoder": "retrievekit.encode.tct",
+    "TruncatedEncoder": "retrievekit.encode.truncated",
     "WeightedTerms": "retrievekit.vectors",
+    "aggregate": "retrievekit.passages",
     "benchmark": "retrievekit.bench.runner",
     "cached": "retrievekit.cache",
     "compare": "retrievekit.evaluate.significance",
+    "compress": "retrievekit.compress.build",
     "evaluate": "retrievekit.evaluate.compute",
     "load_dataset": "retrievekit.data.dataset",
     "rrf": "retrievekit.fuse",
+    "split_documents": "retrievekit.splitting",
     "stage": "retrievekit.stage",
     "top": "retrievekit.fuse",
     "weighted": "retrievekit.fuse",
@@ -69,30 +102,46 @@ _EXPORTS = {
 }
 
 __all__ = [
+    "AnceEncoder",
+    "AttentionReranker",
     "BM25Index",
+    "CallableEncoder",
+    "Candidates",
     "Corpus",
     "Dataset",
     "DenseIndex",
     "DenseVectors",
     "Document",
+    "EndpointEncoder",
+    "FrameworkEncoder",
     "Hit",
     "Hits",
     "Ids",
+    "InferenceFreeEncoder",
+    "LuceneIndex",
+    "PrecomputedVectors",
     "Qrels",
     "Queries",
     "Run",
     "SentenceEncoder",
+    "SparseIndex",
     "SparseVectors",
+    "SpladeEncoder",
     "Stage",
     "Table",
+    "TctColbertEncoder",
+    "TruncatedEncoder",
     "WeightedTerms",
     "__version__",
+    "aggregate",
     "benchmark",
     "cached",
     "compare",
+    "compress",
     "evaluate",
     "load_dataset",
     "rrf",
+    "split_documents",
     "stage",
     "top",
     "weighted",

@@ -192,6 +192,28 @@ class Corpus:
             digest.update(table_digest(part.table))
         return digest.hexdigest()
 
+    def passages(
+        self, *, words: int = 150, stride: int | None = None, repeat_title: bool = True
+    ) -> Corpus:
+        """The documents cut into windows of words; `retrievekit.splitting` has the rules.
+
+        Ids are ``<document id>#0000`` and so on; metadata is carried over, with `parent_id` and
+        `passage` added. `aggregate` brings rankings of passages back to documents. For collections
+        beyond memory, give `split_documents` to an index's ``build``.
+
+        Args:
+            words: Words of a passage, at least 1.
+            stride: Words from one passage's beginning to the next one's, 1 to `words`; by default
+                `words`, so that passages do not overlap.
+            repeat_title: Whether each passage has its document's title, or the first alone.
+
+        Returns:
+            The passages, at least one of each document.
+        """
+        from retrievekit.splitting import split_corpus
+
+        return split_corpus(self, words=words, stride=stride, repeat_title=repeat_title)
+
     def take(self, rows: NDArray[np.integer]) -> Corpus:
         """Some documents by distinct rows, integers ``(m,)``, in their order."""
         return Corpus(self.ids.take(rows), self.table.take(row_array(rows)))

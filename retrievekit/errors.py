@@ -18,6 +18,8 @@
     ├── FingerprintError (TypeError)         a parameter without a stable content
     ├── EncoderMismatchError (ValueError)    an index asked with another encoder than its own
     ├── EncoderContractError (ValueError)    an encoder that breaks the protocol
+    ├── EndpointError (ConnectionError)      a service that refused, failed or could not be reached
+    ├── JavaError (RuntimeError)             no Java that can run Lucene, or Java code that failed
     └── StoreError (OSError)                 an index on disk
         ├── CorruptIndexError                bytes that are not the bytes that were written
         ├── FormatVersionError               written by a newer format, or not an index
@@ -153,6 +155,14 @@ class EncoderMismatchError(RetrieveKitError, ValueError):
 
 class EncoderContractError(RetrieveKitError, ValueError):
     """An encoder whose output breaks the protocol (shape, dtype, finiteness)."""
+
+
+class EndpointError(RetrieveKitError, ConnectionError):
+    """A service on the network that refused, failed or could not be reached."""
+
+
+class JavaError(RetrieveKitError, RuntimeError):
+    """No Java that can run Lucene and Anserini, or Java code that failed."""
 
 
 class StoreError(RetrieveKitError, OSError):

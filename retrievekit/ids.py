@@ -277,7 +277,7 @@ class Ids(Sequence[str]):
             wanted = string_array(strings)
         except (UnicodeEncodeError, AttributeError, TypeError) as why:
             raise DataError(f"ids are strings of valid Unicode: {why}") from why
-        return _lookup(wanted, self.arrow)
+        return places_among(wanted, self.arrow)
 
     def strings(self, rows: NDArray[np.integer]) -> list[str]:
         """The ids of an array of rows, in its order.
@@ -316,7 +316,7 @@ class Ids(Sequence[str]):
             if self == other:
                 known = np.arange(len(self), dtype=np.int32)
             else:
-                known = _lookup(self.arrow, other.arrow)
+                known = places_among(self.arrow, other.arrow)
             self._translations[other.content_hash] = known = _frozen(known)
         return known
 
@@ -337,7 +337,16 @@ class Ids(Sequence[str]):
         return Ids.from_arrow(pa.concat_arrays([self.arrow, other.arrow.take(row_array(new))]))
 
 
-def _lookup(wanted: pa.Array, among: pa.Array) -> Rows:
+def places_among(wanted: pa.Array, among: pa.Array) -> Rows:
+    """Where values lie in another array.
+
+    Args:
+        wanted: Arrow strings or binary values.
+        among: Distinct values of the same type.
+
+    Returns:
+        int32 ``(m,)`` for m wanted values; -1 where one is not there.
+    """
     if not len(wanted):
         return _frozen(np.zeros(0, np.int32))
     found = pc.index_in(wanted, value_set=among)

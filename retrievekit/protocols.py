@@ -1,7 +1,10 @@
-"""What the package asks of parts that others may write: encoders and dense engines.
+"""What the package asks of parts that others may write: encoders, dense and sparse, and engines.
 
-An encoder is any object with the members of `Encoder`; nothing needs to be inherited, and
-`retrievekit.testing.check_encoder` tells whether one fits.
+An `Engine` writes a file for the vectors of a segment, and a `Proposer` made of that file says
+which of them may be near a query; the index does the rest.
+
+An encoder is any object with the members of `Encoder` or `SparseEncoder`; nothing needs to be
+inherited, and `retrievekit.testing.check_encoder` tells whether a dense one fits.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 
 from retrievekit.errors import DataError
 from retrievekit.stage import canonical, fingerprint_of
+from retrievekit.vectors import SparseVectors
 
 Similarity = Literal["dot", "cosine", "euclidean"]
 
@@ -144,4 +148,87 @@ class Encoder(Protocol):
 
     def encode_document(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of documents, float32 ``(n, dim)``."""
+        ...
+
+
+@runtime_checkable
+class SparseEncoder(Protocol):
+    """Turns texts into term weights whose inner product means relevance."""
+
+    @property
+    def card(self) -> EncoderCard:
+        """Who the encoder is."""
+        ...
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        """The vocabulary: one name per column, no name twice."""
+        ...
+
+    def encode_query(self, texts: Sequence[str]) -> SparseVectors:
+        """Term weights of queries, float32, one row per text over ``len(tokens)`` columns."""
+        ...
+
+    def encode_document(self, texts: Sequence[str]) -> SparseVectors:
+        """Term weights of documents, float32 and none below 0, one row per text."""
+        ...
+
+
+class Proposer(Protocol):
+    """One segment's part of an engine: says which of its rows may be near a query.
+
+    It may be wrong, and find too few: scores are computed again from the stored vectors where that
+    is asked for, and queries with too few hits are searched exactly.
+    """
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.bool_] | None,
+        options: Mapping[str, int],
+        threads: int | None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows for float32 ``(nq, dim)``, and the engine's own scores.
+
+        Args:
+            queries: float32 ``(nq, dim)``.
+            k: How many rows to look for.
+            allowed: bool ``(documents,)`` of rows that may be found, or None for all.
+            options: The engine's options by name, all of them.
+            threads: Threads to use; all cores by default.
+
+        Returns:
+            Rows, int64 ``(nq, m)``, none twice, -1 for none; and scores, float32 ``(nq, m)``.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """A way to find near vectors without looking at all of them."""
+
+    @property
+    def name(self) -> str:
+        """What `DenseIndex.build` was given, such as ``HNSW32``."""
+        ...
+
+    @property
+    def similarity(self) -> Similarity:
+        """How vectors are compared."""
+        ...
+
+    def trained(self, vectors: NDArray[np.float32]) -> bytes | None:
+        """What it learns of float32 ``(n, dim)``; empty for nothing, None when they are too few."""
+        ...
+
+    def built(self, vectors: NDArray[np.float32], trained: bytes | memoryview) -> bytes:
+        """The file for float32 ``(n, dim)``: the same bytes for the same vectors and training."""
+        ...
+
+    def opened(self, data: memoryview) -> Proposer:
+        """What a file holds whose checksums were compared."""
+        ...
+
+    def emptied(self, data: memoryview) -> bytes:
+        """What `trained` gave, from a file whose checksums were compared."""
         ...

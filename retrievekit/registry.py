@@ -16,18 +16,57 @@ _ENTRIES: dict[str, dict[str, str]] = {
     "reader": {
         "trec-run": "retrievekit.data.trec:read_run",
         "qrels": "retrievekit.data.trec:read_qrels",
+        "term-weights": "retrievekit.data.weights:read_weights",
     },
     "writer": {
         "trec-run": "retrievekit.data.trec:write_run",
         "trec-qrels": "retrievekit.data.trec:write_qrels",
     },
     "encoder": {
+        "ance": "retrievekit.encode.ance:AnceEncoder",
         "minilm": "retrievekit.encode.sentence:minilm",
         "sentence": "retrievekit.encode.sentence:SentenceEncoder.from_card",
+        "tct": "retrievekit.encode.tct:TctColbertEncoder",
+    },
+    # What makes an encoder of a card, by the class that the card's identity names.
+    "encoder-class": {
+        "ance": "retrievekit.encode.ance:AnceEncoder.from_card",
+        "endpoint": "retrievekit.encode.endpoint:reopened",
+        "framework": "retrievekit.encode.framework:FrameworkEncoder.from_card",
+        "function": "retrievekit.encode.functions:not_rebuilt",
+        "idf": "retrievekit.encode.idf:InferenceFreeEncoder.from_card",
+        "precomputed": "retrievekit.encode.functions:not_rebuilt",
+        "sentence": "retrievekit.encode.sentence:SentenceEncoder.from_card",
+        "splade": "retrievekit.encode.sparse:SpladeEncoder.from_card",
+        "tct": "retrievekit.encode.tct:TctColbertEncoder.from_card",
+        "truncated": "retrievekit.encode.truncated:TruncatedEncoder.from_card",
     },
     "index": {
         "bm25": "retrievekit.index.bm25:BM25Index",
         "dense": "retrievekit.index.dense:DenseIndex",
+        "sparse": "retrievekit.index.sparse:SparseIndex",
+    },
+    # Ways through a dense index's vectors, made of (dim, similarity); FAISS has the other names.
+    "engine": {
+        "binary": "retrievekit.index.engines.binary:BinaryEngine",
+        "int8": "retrievekit.index.engines.int8:Int8Engine",
+    },
+    # What makes a compression's plan, of (index, argument).
+    "compress": {
+        "binary": "retrievekit.compress.methods:binary",
+        "fp16": "retrievekit.compress.methods:fp16",
+        "int8": "retrievekit.compress.methods:int8",
+        "matryoshka": "retrievekit.compress.methods:matryoshka",
+    },
+    # How suites try an index kind: whoever registers a kind registers its case beside it.
+    "index-case": {
+        "bm25": "retrievekit.testing.indexes:BM25",
+        "dense": "retrievekit.testing.indexes:DENSE",
+        "dense-binary": "retrievekit.testing.indexes:BINARY",
+        "dense-hnsw": "retrievekit.testing.indexes:HNSW",
+        "dense-int8": "retrievekit.testing.indexes:INT8",
+        "dense-ivf-pq": "retrievekit.testing.indexes:IVF_PQ",
+        "sparse": "retrievekit.testing.sparse:SPARSE",
     },
     "fuse": {
         "rrf": "retrievekit.fuse:rrf",
@@ -36,8 +75,18 @@ _ENTRIES: dict[str, dict[str, str]] = {
     "cut": {
         "top": "retrievekit.fuse:top",
     },
+    "filter": {
+        "where": "retrievekit.filter.metadata:where",
+    },
+    "passages": {
+        "aggregate": "retrievekit.passages:aggregate",
+    },
     "cache": {
         "cached": "retrievekit.cache:cached",
+    },
+    # What makes a reranker of plain values: (model, documents, *, k, rest, device, dtype, ...).
+    "rerank": {
+        "attention": "retrievekit.rerank.attention:attention_reranker",
     },
 }
 
@@ -58,6 +107,25 @@ def names(kind: str) -> list[str]:
     return sorted(_ENTRIES.get(kind, {}))
 
 
+def target(kind: str, name: str) -> str:
+    """Where a name leads, without importing it.
+
+    Args:
+        kind: The kind of thing.
+        name: Its name.
+
+    Returns:
+        ``"module:attribute"``.
+
+    Raises:
+        UnknownNameError: No such name; the message lists near ones.
+    """
+    entries = _ENTRIES.get(kind, {})
+    if name not in entries:
+        raise UnknownNameError.among(kind, name, entries)
+    return entries[name]
+
+
 def resolve(kind: str, name: str) -> Any:
     """What a name stands for, importing its module.
 
@@ -71,10 +139,7 @@ def resolve(kind: str, name: str) -> Any:
     Raises:
         UnknownNameError: No such name; the message lists near ones.
     """
-    entries = _ENTRIES.get(kind, {})
-    if name not in entries:
-        raise UnknownNameError.among(kind, name, entries)
-    module, _, path = entries[name].partition(":")
+    module, _, path = target(kind, name).partition(":")
     found: Any = importlib.import_module(module)
     for part in path.split("."):
         found = getattr(found, part)

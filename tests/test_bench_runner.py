@@ -389,8 +389,8 @@ def test_wrong_settings(text: str, says: str) -> None:
 def test_faults_of_the_index_are_not_the_expression_s() -> None:
     with pytest.raises(DataError, match=r"b is 1\.5; it must lie between 0 and 1"):
         resolve("bm25(b=1.5)", IndexShelf(TOY.corpus))
-    with pytest.raises(UnknownNameError, match="no dense engine named 'HNSW32'"):
-        resolve("toy(engine='HNSW32')", IndexShelf(TOY.corpus))
+    with pytest.raises(UnknownNameError, match="HNSV32"):
+        resolve("toy(engine='HNSV32')", IndexShelf(TOY.corpus))
 
 
 def test_encoders_by_name() -> None:

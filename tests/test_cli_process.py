@@ -40,6 +40,7 @@ def process(
 
 
 def test_stdout_holds_json_and_nothing_else(index: Path) -> None:
+    process("search", index, "a cat purrs")  # on a new machine, the one that tells of compiling
     done = process("search", index, "a cat purrs", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)["hits"][0]["doc_id"] == "cats-1"

@@ -44,6 +44,7 @@ def test_a_life(index: str, tmp_path: Path) -> None:
     facts = json.loads(call("info", index, "--json"))
     assert (facts["documents"], facts["deleted"], facts["segments"]) == (3, 3, 3)
     assert "3 segments merged into one" in call("compact", index)
+    assert "nothing to merge" in call("compact", index)
     facts = json.loads(call("info", index, "--json"))
     assert (facts["documents"], facts["deleted"], facts["segments"]) == (3, 0, 1)
     assert "kind         bm25" in call("info", index)
@@ -75,3 +76,14 @@ def test_leftovers_are_removed(index: str) -> None:
 def test_a_missing_index_is_named(verb: str, tmp_path: Path) -> None:
     more = ["x"] if verb in ("add", "delete") else []
     assert "nowhere.index" in call(verb, str(tmp_path / "nowhere.index"), *more, code=1)
+
+
+def test_deleting_by_condition(tmp_path: Path) -> None:
+    years = [Document(f"d{year}", "cats", "", {"year": year}) for year in range(2018, 2024)]
+    path = str(tmp_path / "y.index")
+    BM25Index.build(years, path)
+    out = call("delete", path, "--where", "year < 2020")
+    assert out == f"{path}: 2 documents deleted, 4 in the index now\n"
+    out = call("delete", path, "d2020", "--where", "year = 2023", "--json")
+    assert json.loads(out) == {"path": path, "deleted": 2, "documents": 2}
+    assert "--where" in call("delete", path, code=2)

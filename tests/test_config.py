@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import retrievekit as rk
 from retrievekit import registry
+from retrievekit.bench.systems import IndexShelf
 from retrievekit.config import (
     DEEPEST,
     BenchConfig,
@@ -24,6 +26,7 @@ from retrievekit.config import (
     resolve,
     written,
 )
+from retrievekit.corpus import Corpus, Document
 from retrievekit.errors import (
     CompositionError,
     CorruptIndexError,
@@ -33,6 +36,7 @@ from retrievekit.errors import (
     MissingDataError,
     ParseError,
 )
+from retrievekit.index.bm25 import BM25Index
 from retrievekit.literals import pointed
 from retrievekit.queries import Queries
 from retrievekit.run import Run
@@ -143,7 +147,7 @@ def test_any_text_parses_or_is_an_expression_error(text: str) -> None:
         ("f(a,, b)", 5, "expected a stage or a value, but found ','"),
         ("__import__('os').system", 17, "cannot read '.' here"),
         ("f(" * (DEEPEST + 1), 2 * DEEPEST + 2, f"nested more than {DEEPEST} deep"),
-        ("f(" + "[" * DEEPEST, DEEPEST + 3, "nested"),
+        ("f(" + "[" * DEEPEST, DEEPEST + 2, "nested"),
         ("f(" + "1" * 401 + ")", 3, "more than 400 characters"),
     ],
 )
@@ -233,12 +237,10 @@ class ToyShelf:
 
 @pytest.fixture(autouse=True)
 def toy_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    import retrievekit.config
-
     entries = {"fuse": {"rrf": f"{__name__}:fused"}, "cut": {"top": f"{__name__}:Cut"}}
     monkeypatch.setattr(registry, "_ENTRIES", entries)
     targets = {"rrf": fused, "top": Cut}
-    monkeypatch.setattr(retrievekit.config.registry, "resolve", lambda kind, name: targets[name])
+    monkeypatch.setattr(registry, "resolve", lambda kind, name: targets[name])
 
 
 def test_names_become_stages() -> None:
@@ -307,6 +309,93 @@ def test_a_folder_is_named_by_index(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_known_names() -> None:
     assert known_names(ToyShelf()) == ["bm25", "broken", "minilm", "rrf", "top", "twice"]
+
+
+# Conditions ---------------------------------------------------------------------------------------
+
+DOCUMENTS = [
+    Document(f"d{n}", "cat" + " cat" * n + " dog" * (5 - n), "", {"year": 2017 + n})
+    for n in range(6)
+]
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> IndexShelf:
+    monkeypatch.undo()  # the names of the library, not the toys
+    return IndexShelf(Corpus.from_documents(DOCUMENTS), depth=5)
+
+
+def test_conditions_mean_what_they_mean_in_python(shelf: IndexShelf) -> None:
+    index = BM25Index.build(DOCUMENTS)
+    bm25 = index.searcher(k=5)
+    recent = index.searcher(k=5, where="year >= 2020")
+    for text, stage in {
+        "bm25(where='year >= 2020')": recent,
+        "bm25(k=2, where='year>=2020')": index.searcher(k=2, where="year >= 2020"),
+        "bm25(where=null)": bm25,
+        "bm25 >> where('year >= 2020', bm25)": bm25 >> rk.where("year >= 2020", index),
+        "rrf(bm25, bm25(where='year >= 2020')) >> where('year != 2021', bm25(k=1))": rk.rrf(
+            bm25, recent
+        )
+        >> rk.where("year != 2021", bm25),
+    }.items():
+        check_names(text, IndexShelf(None))
+        assert resolve(text, shelf).fingerprint == stage.fingerprint
+    queries = Queries.from_texts(["cat", "dog"])
+    before = resolve("bm25(where='year >= 2020')", shelf)(queries)
+    assert {hit.doc_id for hits in before for hit in hits} == {"d3", "d4", "d5"}
+    assert before == resolve("bm25(k=9) >> where('year >= 2020', bm25) >> top(5)", shelf)(queries)
+    assert len(shelf.built) == 1  # a condition asks for no index of its own
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "problem", "seen_early"),
+    [
+        ("top(1) >> bm25(where='year >')", 11, "bm25: expected a number", True),
+        ("bm25 >> where('year >', bm25)", 9, "where: expected a number", True),
+        ("bm25 >> where('', bm25)", 9, "where: an empty condition", True),
+        ("bm25 >> where('year > 1')", 9, "missing a required argument: 'index'", False),
+        ("bm25(where=5)", 1, "where is 5, but must be a text in quotes", False),
+        ("bm25(where='yaer > 1')", 1, "no metadata column named 'yaer'; did you mean", False),
+        ("bm25 >> where(5, bm25)", 9, "a condition is a text, not 5", False),
+        ("bm25 >> where('year > 1', rrf(bm25))", 9, "neither an index nor a searcher", False),
+        ("bm25 >> where('year > 1', 'bm25')", 9, "neither an index nor a searcher", False),
+    ],
+)
+def test_wrong_conditions_are_pointed_at(
+    shelf: IndexShelf, text: str, column: int, problem: str, seen_early: bool
+) -> None:
+    for seen, look in ((seen_early, check_names), (True, resolve)):
+        if not seen:
+            look(text, shelf)
+            continue
+        with pytest.raises(ExpressionError) as caught:
+            look(text, shelf)
+        assert problem in str(caught.value)
+        assert str(caught.value).endswith(f"^ column {column}")
+
+
+def test_a_condition_is_looked_at_before_anything_is_built(shelf: IndexShelf) -> None:
+    with pytest.raises(ExpressionError, match="no metadata column"):
+        resolve("bm25(where='yaer > 1')", shelf)
+    assert not shelf.built
+
+
+def test_an_index_that_exists_is_asked_its_own_columns(shelf: IndexShelf, tmp_path: Path) -> None:
+    path = tmp_path / "my.index"
+    BM25Index.build([Document("a", "cat", "", {"lang": "en"})], path)
+    run = resolve(f"index('{path}', where='lang = \"en\"')", shelf)(Queries.from_texts(["cat"]))
+    assert run.n_hits == 1
+    with pytest.raises(ExpressionError, match="no metadata column named 'year'"):
+        resolve(f"index('{path}', where='year > 1')", shelf)
+
+
+def test_conditions_in_yaml(shelf: IndexShelf, tmp_path: Path) -> None:
+    text = FULL.replace("bm25: bm25", 'bm25: bm25(where="year in (2019, 2020)")')
+    config = read_config(saved(tmp_path, text))
+    found = resolve(config.systems["bm25"], shelf)(Queries.from_texts(["cat"]))
+    assert {hit.doc_id for hits in found for hit in hits} == {"d2", "d3"}
+    assert read_config(saved(tmp_path, config.to_yaml())) == config
 
 
 # YAML ---------------------------------------------------------------------------------------------

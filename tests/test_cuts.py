@@ -25,7 +25,7 @@ class Cutting(ToyEncoder):
 def test_a_build_tells_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dense, "ENCODED_AT_A_TIME", 3)
+    monkeypatch.setattr(dense, "SHARD", 3)
     corpus = Corpus.from_texts(["short", "much too long"] * 4)
     with caplog.at_level(logging.WARNING):
         index = DenseIndex.build(corpus, Cutting())

@@ -205,11 +205,11 @@ class Checker:
 
     def fields(self, node: ast.ClassDef) -> list[str] | None:
         """What a dataclass or named tuple is made from; None for other classes."""
-        known = self.classes[node.name]
-        if "dataclass" not in decorators(node) and "NamedTuple" not in known.bases:
+        bases = [last_name(base) for base in node.bases]
+        if "dataclass" not in decorators(node) and "NamedTuple" not in bases:
             return None
         found: list[str] = []
-        for base in known.bases:
+        for base in bases:
             if base in self.classes:
                 found += self.fields(self.classes[base].node) or []
         for item in node.body:

@@ -77,6 +77,7 @@ def test_the_condition_is_part_of_the_stage() -> None:
     assert repr(one) == "bm25(k=1000, where='year >= 2020')"
     stage = rk.where("year >= 2020", index)
     assert repr(stage) == "where('year >= 2020')"
+    assert rk.where("year >= 2020", index.searcher(k=3)).fingerprint == stage.fingerprint
     trace = (index.searcher(k=20) >> stage)(QUERIES).trace
     assert trace[-1].dropped > 0
 
@@ -92,5 +93,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
     bare = BM25Index.build([Document("a", "cat")])
     with pytest.raises(UnknownNameError):
         bare.searcher(where="year > 2020")(QUERIES)
+    with pytest.raises(DataError, match="neither an index nor a searcher"):
+        rk.where("year > 2020", rk.rrf(index.searcher()))  # type: ignore[arg-type]
     with pytest.raises(DataError, match="not in the index"):
         rk.where("year > 2020", index)(bare.searcher()(QUERIES))

@@ -20,12 +20,13 @@ from retrievekit.errors import (
     EncoderMismatchError,
     FingerprintError,
     FormError,
+    MissingExtraError,
     NonFiniteError,
     RetrieveKitError,
     UnknownNameError,
 )
-from retrievekit.index import dense
 from retrievekit.index.dense import DenseIndex
+from retrievekit.index.engines import flat
 from retrievekit.index.opening import open_index
 from retrievekit.protocols import EncoderCard, Similarity, similarity_named
 from retrievekit.queries import Queries
@@ -111,8 +112,8 @@ def test_rankings_are_exact_ties_included(
 def test_rankings_are_exact_over_many_blocks(
     similarity: Similarity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dense, "DOCUMENTS_AT_A_TIME", 100)
-    monkeypatch.setattr(dense, "QUERIES_AT_A_TIME", 3)
+    monkeypatch.setattr(flat, "DOCUMENTS_AT_A_TIME", 100)
+    monkeypatch.setattr(flat, "QUERIES_AT_A_TIME", 3)
     rng = np.random.default_rng(3)
     vectors = rng.standard_normal((1500, 12)).astype(np.float32)
     queries = rng.standard_normal((8, 12)).astype(np.float32)
@@ -220,8 +221,8 @@ def test_bad_vectors_never_reach_the_index() -> None:
         DenseIndex.build(corpus, wrong)
     with pytest.raises(DataError):
         DenseIndex.build(corpus, Table({}, 2, "manhattan"))  # type: ignore[arg-type]
-    with pytest.raises(UnknownNameError, match="flat"):
-        DenseIndex.build(corpus, Table({}, 2), engine="HNSW32")
+    with pytest.raises((UnknownNameError, MissingExtraError), match="engine"):
+        DenseIndex.build(corpus, Table({}, 2), engine="manhattan")
 
 
 def test_bad_queries_are_refused() -> None:

@@ -39,14 +39,15 @@ LAYERS = (
     row(
         "L1",
         "ids corpus queries run qrels vectors arrow cuts literals stage trace protocols"
-        " where registry errors dataset",
+        " where registry errors dataset splitting headway"
+        " candidates",
         open=True,
     ),
     row("L2a", "store analysis evaluate llm"),
-    row("L2b", "encode index compress data"),
-    row("L3", "rewrite filter rerank fuse passages cache"),
+    row("L2b", "encode index data"),
+    row("L3", "rewrite filter rerank fuse passages cache compress"),
     row("L4", "train"),
-    row("L5", "config testing"),
+    row("L5", "config testing doctor"),
     row("L5b", "bench"),
     row("L6", "cli __main__"),
 )

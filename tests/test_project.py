@@ -89,12 +89,20 @@ def faults(source: str) -> Iterator[str]:
                     yield f"{line}: {switch}: True {FORBIDDEN_SWITCHES[switch]}"
 
 
+# Reads old checkpoints when told to, with a torch that unpickles nothing but tensors.
+TENSORS_ONLY = 'torch.load(file, map_location="cpu", weights_only=True)'
+UNPICKLES = PACKAGE / "encode" / "tower.py"
+
+
 def test_library_runs_nothing_that_it_reads() -> None:
     assert SOURCES
+    texts = {path: path.read_text("utf-8") for path in SOURCES}
+    assert texts[UNPICKLES].count(TENSORS_ONLY) == 1
+    texts[UNPICKLES] = texts[UNPICKLES].replace(TENSORS_ONLY, "None")
     found = [
         f"{path.relative_to(ROOT)}:{fault}"
-        for path in SOURCES
-        for fault in faults(path.read_text("utf-8"))
+        for path, text in texts.items()
+        for fault in faults(text)
     ]
     assert not found, "\n" + "\n".join(found)
 

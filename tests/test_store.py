@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import json
@@ -27,13 +28,14 @@ from retrievekit.errors import (
     LockedError,
     StoreError,
 )
-from retrievekit.index import documents as documents_module
+from retrievekit.index import writer as writer_module
 from retrievekit.index.bm25 import BM25Index
 from retrievekit.index.documents import DocumentWriter, document_hash
 from retrievekit.index.opening import open_index
 from retrievekit.store import manifest, segment
+from retrievekit.store import verify as verify_module
 from retrievekit.store.commit import Transaction
-from retrievekit.store.files import BLOCK, Files, Lock, Writer, crc32c
+from retrievekit.store.files import BLOCK, READ_WHOLE, Files, Lock, Writer, crc32c, map_file
 from retrievekit.store.manifest import CURRENT, Manifest, current_bytes, read_manifest
 from retrievekit.store.segment import CheckedArray, SegmentReader, SegmentWriter
 from retrievekit.store.verify import verify
@@ -234,6 +236,68 @@ def test_only_touched_blocks_are_read(tmp_path: Path) -> None:
         array.slice(BLOCK - 1, BLOCK)
 
 
+def test_a_file_cut_short_after_it_was_mapped_is_told(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path / "s", Files())
+    writer.put("numbers", np.arange(BLOCK, dtype=np.int32))
+    writer.native("cache", bytes(BLOCK))
+    record = writer.finish(0, {})
+    reader = SegmentReader(tmp_path / "s", record)
+    assert reader["numbers"].slice(0, 10).tolist() == list(range(10))
+    os.truncate(tmp_path / "s" / "numbers", 4096)
+    os.truncate(tmp_path / "s" / "cache", 4096)
+    # Touching what is gone would end this process.
+    with pytest.raises(CorruptIndexError, match="4096 bytes instead of 4194304"):
+        reader["numbers"].slice(BLOCK - 1, BLOCK)
+    with pytest.raises(CorruptIndexError, match="4096 bytes instead of 1048576"):
+        reader.native("cache")
+
+
+def test_small_files_are_held_whole(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path / "s", Files())
+    writer.put("numbers", np.arange(READ_WHOLE, dtype=np.uint8))
+    record = writer.finish(0, {})
+    array = SegmentReader(tmp_path / "s", record)["numbers"]
+    os.truncate(tmp_path / "s" / "numbers", 0)
+    assert array.all().tolist() == [number % 256 for number in range(READ_WHOLE)]
+
+
+FEW_DESCRIPTORS = """
+import resource, sys
+from retrievekit.index.bm25 import BM25Index
+from retrievekit.corpus import Document
+
+index = BM25Index.build([Document("first", "cats purr")], sys.argv[1])
+with index.writer(merge="never") as writer:
+    for number in range(99):
+        writer.add([Document(f"d{number}", "cats bark at %d dogs" % number)])
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+opened = BM25Index.open(sys.argv[1])
+assert len(opened.segments) == 100
+assert len(opened.searcher(k=200).search("cats")) == 100
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 256))
+try:
+    BM25Index.open(sys.argv[1])
+except OSError as why:
+    print(why)
+"""
+
+
+def test_many_small_segments_need_few_descriptors(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FEW_DESCRIPTORS, str(tmp_path / "x")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "oo many open files" in done.stdout
+
+
+def test_too_many_open_files_are_told(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise OSError(errno.EMFILE, "too many")
+
+    monkeypatch.setattr("retrievekit.store.files.open", full, raising=False)
+    with pytest.raises(StoreError, match="compact the index") as caught:
+        map_file(index / CURRENT)
+    assert caught.value.errno == errno.EMFILE
+
+
 def test_a_reader_keeps_its_files_when_they_are_removed(index: Path) -> None:
     opened = BM25Index.open(index)
     for path in files_of(index):
@@ -267,6 +331,42 @@ def test_verify_lists_a_missing_file(index: Path) -> None:
     assert all("cannot be read" in file.problem for file in report.files)
     with pytest.raises(CorruptIndexError, match="missing"):
         open_index(index)
+
+
+def test_a_missing_manifest_says_what_to_do(index: Path) -> None:
+    next(index.glob("manifest-*.json")).unlink()
+    for work in (verify, open_index):
+        with pytest.raises(
+            CorruptIndexError, match=r"missing; restore .* or build the index again"
+        ):
+            work(index)
+    (index / CURRENT).unlink()
+    with pytest.raises(FormatVersionError, match=r"build it again; .* restore it from a copy"):
+        verify(index)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 9])
+def test_threads_find_the_same(index: Path, threads: int) -> None:
+    victim = max(index.glob("segments/*/*"), key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-1] + b"?")
+    assert verify(index, deep=True, threads=threads) == verify(index, deep=True)
+    assert not verify(index).ok
+
+
+def test_a_commit_during_verification_is_no_damage(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = verify_module.files_of
+
+    def overtaken(live: Manifest) -> object:
+        monkeypatch.setattr(verify_module, "files_of", real)
+        BM25Index.build(DOCUMENTS[:1], index, overwrite=True)
+        return real(live)
+
+    monkeypatch.setattr(verify_module, "files_of", overtaken)
+    report = verify(index)
+    assert report.ok
+    assert report.manifest.documents == 1
 
 
 def test_deep_verification_needs_the_digest(index: Path) -> None:
@@ -398,8 +498,8 @@ def test_a_build_that_cannot_start_gives_the_lock_back(
     def full(*given: object, **named: object) -> None:
         raise OSError(28, "no space")
 
-    monkeypatch.setattr(documents_module, "DocumentWriter", full)
-    with pytest.raises(OSError, match="no space") as caught:
+    monkeypatch.setattr(writer_module, "DocumentWriter", full)
+    with pytest.raises(OSError, match="disk is full") as caught:
         BM25Index.build(DOCUMENTS, index, overwrite=True)
     monkeypatch.undo()
     assert len(BM25Index.build(DOCUMENTS, index, overwrite=True)) == len(DOCUMENTS)
@@ -469,7 +569,10 @@ def test_a_damaged_index_can_be_replaced(index: Path) -> None:
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    with Transaction(tmp_path / "x"), pytest.raises(LockedError, match="another process"):
+    with (
+        Transaction(tmp_path / "x"),
+        pytest.raises(LockedError, match="this process has an update"),
+    ):
         Transaction(tmp_path / "x")
     Transaction(tmp_path / "x").__exit__(None, None, None)
 

@@ -14,14 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrievekit.data import trec
 from retrievekit.data.trec import (
+    lines,
     read_qrels,
     read_run,
     scan_qrels,
     scan_run,
     write_qrels,
     write_run,
+    writing,
 )
 from retrievekit.errors import (
     DataError,
@@ -52,8 +53,8 @@ judgements = st.dictionaries(ids, st.dictionaries(ids, grades, min_size=1, max_s
 def small_chunks() -> Any:
     """Read and write a few lines at a time, so that every seam is crossed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trec, "_CHUNK", 40)
-        patch.setattr(trec, "_HITS_AT_A_TIME", 3)
+        patch.setattr(lines, "CHUNK", 40)
+        patch.setattr(writing, "_LINES_AT_A_TIME", 3)
         yield
 
 
@@ -96,8 +97,8 @@ def test_every_kind_of_float32_comes_back(tmp_path: Path) -> None:
     offsets = np.array([0, len(values)])
     run = Run.from_arrays(queries, docs, offsets, np.arange(len(values)), values)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trec, "_HITS_AT_A_TIME", 5000)
-        patch.setattr(trec, "_CHUNK", 2**20)
+        patch.setattr(writing, "_LINES_AT_A_TIME", 5000)
+        patch.setattr(lines, "CHUNK", 2**20)
         write_run(run, tmp_path / "x.run")
         again = read_run(tmp_path / "x.run")
     assert again.scores.tobytes() == run.scores.tobytes()
@@ -207,7 +208,7 @@ def test_ids_between_tabs_may_hold_blanks(tmp_path: Path) -> None:
 
 def test_real_qrels_have_their_published_counts(data_dir: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trec, "_CHUNK", 2**16)
+        patch.setattr(lines, "CHUNK", 2**16)
         beir = data_dir / "beir"
         for name, queries, judged in (
             ("scifact/qrels/test.tsv", 300, 339),
@@ -400,7 +401,7 @@ def test_utf16_without_its_mark_is_recognised_by_its_nul_bytes(tmp_path: Path) -
 
 
 def test_decompression_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trec, "_CHUNK", 2**20)
+    monkeypatch.setattr(lines, "CHUNK", 2**20)
     for line, read in ((b"q Q0 a 1 1 t\n", read_run), (b"q 0 a 1\n", read_qrels)):
         path = put(tmp_path, gzip.compress(line * 2_000_000), "x.gz")
         for errors in ("strict", "lenient"):
@@ -416,7 +417,7 @@ def test_damaged_and_cut_gzip(tmp_path: Path) -> None:
 
 
 def test_an_endless_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trec, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(lines, "LONGEST_LINE", 1000)
     path = put(tmp_path, b"q" * 3000)
     for read in (read_run, read_qrels):
         with pytest.raises(LimitError, match="over 1000 bytes"):
@@ -553,7 +554,7 @@ def test_a_failed_write_leaves_what_was_there(
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trec, "_write_lines", failing)
+    monkeypatch.setattr(writing, "_write_lines", failing)
     with pytest.raises(OSError, match="No space"):
         write_run(Run.from_dict({"q": {f"d{i}": float(i) for i in range(9)}}), path)
     assert path.read_text("utf-8") == "before"

@@ -32,11 +32,11 @@ from retrievekit.where import (
     Not,
     NullTest,
     Or,
-    _bools,
     condition_of,
     field,
     parse,
 )
+from retrievekit.where.evaluate import booleans
 
 PYTHON = {
     "==": operator.eq,
@@ -490,6 +490,8 @@ def test_hints_at_null_tests() -> None:
 def test_refuses_a_single_value_for_a_list(values: Any) -> None:
     with pytest.raises(ExpressionError, match="give a list of values"):
         field("x").isin(values)
+    with pytest.raises(ExpressionError, match="give a list of values"):
+        Membership("x", values)
 
 
 @pytest.mark.parametrize("name", ["", None, 5, "\ud800"])
@@ -698,6 +700,19 @@ def test_lists_in_any_form(make: Any) -> None:
     assert parse("x contains 'd'").mask(table).tolist() == [False, False, True, True, False]
 
 
+@pytest.mark.parametrize("make", [pa.list_, pa.large_list])
+def test_what_lies_behind_a_null_list_is_no_element(make: Any) -> None:
+    # Arrow lets a null keep a stretch of values, as masking does; here 9, 9.
+    type_ = make(pa.int64())
+    offsets = np.array([0, 2, 4, 6], np.int32 if make is pa.list_ else np.int64)
+    buffers = [pa.py_buffer(b"\x05"), pa.py_buffer(offsets)]
+    lists = pa.Array.from_buffers(type_, 3, buffers, children=[pa.array([1, 2, 9, 9, 3, 4])])
+    assert lists.to_pylist() == [[1, 2], None, [3, 4]]
+    table = pa.table({"x": pa.chunked_array([lists, lists.slice(1)])})
+    assert parse("x contains 3").mask(table).tolist() == [False, False, True, False, True]
+    assert not parse("x contains 9").mask(table).any()
+
+
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 def test_timestamps_in_any_unit(unit: str) -> None:
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
@@ -761,7 +776,7 @@ def test_buffers_that_begin_within_a_byte() -> None:
     for start in range(17):
         table = pa.table({"x": pa.array(rows).slice(start)})
         # Arrow may hand a result on as a view into a longer one.
-        assert _bools(table.column("x")).tolist() == [x is True for x in rows[start:]]
+        assert booleans(table.column("x")).tolist() == [x is True for x in rows[start:]]
         assert parse("x is null").mask(table).tolist() == [x is None for x in rows[start:]]
         assert parse("x is not null").mask(table).tolist() == [x is not None for x in rows[start:]]
         assert parse("x == true").mask(table).tolist() == [x is True for x in rows[start:]]

@@ -23,6 +23,7 @@ from retrievekit.config import Literal
 from retrievekit.corpus import Corpus
 from retrievekit.errors import (
     CorruptIndexError,
+    DataError,
     ExpressionError,
     FormatVersionError,
     IndexExistsError,
@@ -32,6 +33,7 @@ from retrievekit.locations import cache_dir
 from retrievekit.queries import Queries
 from retrievekit.run import Run
 from retrievekit.stage import Stage
+from retrievekit.where import Condition, parse
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +132,7 @@ class IndexShelf:
         k1: Literal = None,
         b: Literal = None,
         k: Literal = None,
+        where: Literal = None,
     ) -> Stage[Queries, Run]:
         """BM25 over our inverted index."""
         from retrievekit.index.bm25 import PRESETS, BM25Index
@@ -143,21 +146,29 @@ class IndexShelf:
             "b": _number("b", b),
         }
         depth = self._hits(k)
+        condition = _condition(where, self._source().metadata_names)
 
         def build(path: Path | None, progress: Any, overwrite: bool) -> Any:
             return BM25Index.build(
                 self._source(), path, progress=progress, overwrite=overwrite, **settings
             )
 
-        return _searcher(self._shelved("bm25", settings, build, BM25Index.open), depth)
+        index = self._shelved("bm25", settings, build, BM25Index.open)
+        return _searcher(index, depth, condition)
 
     def _dense(
-        self, encoder: Literal, *, engine: Literal = "flat", k: Literal = None
+        self,
+        encoder: Literal,
+        *,
+        engine: Literal = "flat",
+        k: Literal = None,
+        where: Literal = None,
     ) -> Stage[Queries, Run]:
         """Vectors of an encoder, by its registered name, folder or hub name."""
         from retrievekit.index.dense import DenseIndex
 
         depth = self._hits(k)
+        condition = _condition(where, self._source().metadata_names)
         made = self._encoder(_text("encoder", encoder))
         kind = _text("engine", engine)
         settings = {"encoder": made.card.fingerprint, "engine": kind}
@@ -170,15 +181,19 @@ class IndexShelf:
         def reopen(path: Path) -> Any:
             return DenseIndex.open(path, encoder=made)
 
-        return _searcher(self._shelved(str(encoder), settings, build, reopen), depth)
+        return _searcher(self._shelved(str(encoder), settings, build, reopen), depth, condition)
 
     def _named_encoder(self, name: str) -> Callable[..., Stage[Queries, Run]]:
-        def make(*, engine: Literal = "flat", k: Literal = None) -> Stage[Queries, Run]:
-            return self._dense(name, engine=engine, k=k)
+        def make(
+            *, engine: Literal = "flat", k: Literal = None, where: Literal = None
+        ) -> Stage[Queries, Run]:
+            return self._dense(name, engine=engine, k=k, where=where)
 
         return make
 
-    def _index(self, path: Literal, *, k: Literal = None) -> Stage[Queries, Run]:
+    def _index(
+        self, path: Literal, *, k: Literal = None, where: Literal = None
+    ) -> Stage[Queries, Run]:
         """An index that exists."""
         from retrievekit.index.opening import open_index
 
@@ -187,7 +202,8 @@ class IndexShelf:
         key = f"index:{folder.resolve()}"
         if key not in self.built:
             self.built[key] = Built(open_index(folder), None)
-        return _searcher(self.built[key].index, depth)
+        index = self.built[key].index
+        return _searcher(index, depth, _condition(where, index.metadata.column_names))
 
     def _hits(self, k: Literal) -> int:
         if k is None:
@@ -275,20 +291,29 @@ def encoder_names() -> list[str]:
     return [name for name in registry.names("encoder") if name != "sentence"]
 
 
-def make_encoder(name: str) -> Any:
+def make_encoder(name: str, backend: str = "torch") -> Any:
     """An encoder by registered name, folder or hub name.
 
     Args:
         name: The name.
+        backend: What computes its layers, as `SentenceEncoder` has it.
 
     Returns:
         The encoder.
+
+    Raises:
+        DataError: An encoder that torch alone computes, and another backend.
     """
-    if name in encoder_names():
-        return registry.resolve("encoder", name)()
+    from retrievekit.encode.minilm import NAME as MINILM
     from retrievekit.encode.sentence import SentenceEncoder
 
-    return SentenceEncoder(name)
+    registered = name in encoder_names()
+    if registered and backend == "torch":
+        return registry.resolve("encoder", name)()
+    if registered and name != MINILM:
+        raise DataError(f"the encoder {name!r} has no backend but torch; got {backend!r}")
+    any_backend: Any = backend  # SentenceEncoder refuses what is none
+    return SentenceEncoder(name, backend=any_backend)
 
 
 def parts_of(stage: Stage[Any, Any]) -> Iterator[Stage[Any, Any]]:
@@ -326,9 +351,20 @@ def indexes_of(stage: Stage[Any, Any]) -> list[Any]:
     return list(found.values())
 
 
-def _searcher(index: Any, k: int) -> Stage[Queries, Run]:
-    stage: Stage[Queries, Run] = index.searcher(k=k)
+def _searcher(index: Any, k: int, where: Condition | None) -> Stage[Queries, Run]:
+    stage: Stage[Queries, Run] = index.searcher(k=k, where=where)
     return stage
+
+
+def _condition(where: Literal, columns: Sequence[str]) -> Condition | None:
+    """The condition; refused before an index is built when its documents lack a column."""
+    if where is None:
+        return None
+    found = parse(_text("where", where))
+    for column in found.columns:
+        if column not in columns:
+            raise ExpressionError(str(UnknownNameError.among("metadata column", column, columns)))
+    return found
 
 
 def _text(name: str, value: Literal) -> str:

@@ -33,12 +33,19 @@ def add(
     metadata: Annotated[
         Metadata, typer.Option(help="Other fields: as typed columns, as JSON text, or not kept.")
     ] = Metadata.columns,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Use vectors that an interrupted run left, or remove them and encode anew.",
+        ),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Say what was done as JSON.")] = False,
 ) -> None:
     """Add documents to an index, all of them or none."""
     from retrievekit.cli.sources import documents_of, opened
 
-    with Progress() as progress:
+    with Progress(unit="documents") as progress:
 
         def told(done: int, total: int | None) -> None:
             progress(f"adding {source}", done, total)
@@ -51,7 +58,7 @@ def add(
             on_duplicate=on_duplicate,
             metadata=metadata,
         )
-        with live.writer() as writer:
+        with live.writer(resume=resume) as writer:
             written = (writer.upsert if upsert else writer.add)(documents, progress=told)
     after = len(live.reopen())
     if as_json:

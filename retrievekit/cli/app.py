@@ -12,11 +12,14 @@ from retrievekit import _version
 from retrievekit.cli import (
     add,
     bench,
+    check,
     compact,
+    compress,
     datasets,
     delete,
     index,
     info,
+    rerank,
     run,
     search,
     vacuum,
@@ -92,11 +95,15 @@ app.command("search", short_help="Ask an index one query.", epilog=search.EXAMPL
 app.command("run", short_help="Answer many queries; write a TREC run.", epilog=run.EXAMPLES)(
     run.run
 )
+app.command("rerank", short_help="Reorder a run by a model.", epilog=rerank.EXAMPLES)(rerank.rerank)
 app.command("eval", short_help="Measure a run against judgements.", epilog=evaluation.EXAMPLES)(
     evaluation.evaluation
 )
 app.command("bench", short_help="Systems by data sets as a table.", epilog=bench.EXAMPLES)(
     bench.bench
+)
+app.command("check", short_help="What is wrong with a collection.", epilog=check.EXAMPLES)(
+    check.check
 )
 app.add_typer(
     datasets.app,
@@ -110,6 +117,9 @@ app.command("verify", short_help="Check an index for damage.", epilog=verify.EXA
 app.command("info", short_help="What an index holds.", epilog=info.EXAMPLES)(info.info)
 app.command("compact", short_help="Merge an index's segments.", epilog=compact.EXAMPLES)(
     compact.compact
+)
+app.command("compress", short_help="A smaller index beside an index.", epilog=compress.EXAMPLES)(
+    compress.compress
 )
 app.command("vacuum", short_help="Remove leftovers of an index.", epilog=vacuum.EXAMPLES)(
     vacuum.clean

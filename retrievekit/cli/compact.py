@@ -33,6 +33,9 @@ def compact(
             }
         )
         return
+    if after.manifest.segments == live.manifest.segments:
+        emit(f"{index}: one segment without deletions already; there was nothing to merge")
+        return
     emit(
         f"{index}: {counted(len(live.segments), 'segment')} merged into one, "
         f"{size(live.n_bytes)} before, {size(after.n_bytes)} now"

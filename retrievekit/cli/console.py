@@ -20,6 +20,9 @@ READER_GONE = 141
 _PATIENCE = 1.0
 """Seconds before progress is shown."""
 
+_RATE_OVER = 60.0
+"""Seconds whose mean is the rate: batches of long texts come first and seldom."""
+
 
 def examples(*lines: str) -> str:
     """The end of a verb's help: examples, one per line.
@@ -143,15 +146,33 @@ def configure() -> None:
 # Progress -----------------------------------------------------------------------------------------
 
 
+def rate(speed: float, unit: str) -> str:
+    """A speed in words, such as ``1,200 documents/s`` or ``0.5 documents/s``.
+
+    Args:
+        speed: Units per second.
+        unit: The unit, or an empty string.
+
+    Returns:
+        The text.
+    """
+    number = f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"
+    return f"{number} {unit}/s" if unit else f"{number}/s"
+
+
 class Progress:
     """A line on stderr for what takes longer than a second; nothing when stderr is no terminal.
 
+    It shows how much is done, at which rate, and, where the total is known, the time left.
+
     Args:
         stream: Where to show it; stderr by default.
+        unit: What is counted, such as ``documents``.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, unit: str = "") -> None:
         self._stream = stream or sys.stderr
+        self._unit = unit
         self._shows = self._stream.isatty()
         self._label = ""
         self._state: tuple[int, int | None] = (0, None)
@@ -208,6 +229,17 @@ class Progress:
         from rich import progress as rich
         from rich.console import Console
         from rich.markup import escape
+        from rich.text import Text
+
+        unit = self._unit
+
+        class Rate(rich.ProgressColumn):
+            def render(self, task: rich.Task) -> Text:
+                return Text("" if task.speed is None else rate(task.speed, unit))
+
+        class Left(rich.TimeRemainingColumn):
+            def render(self, task: rich.Task) -> Text:
+                return Text("") if task.total is None else super().render(task).append(" left")
 
         with self._lock:
             if label != self._label:
@@ -216,10 +248,12 @@ class Progress:
                 rich.TextColumn("{task.description}"),
                 rich.BarColumn(),
                 rich.MofNCompleteColumn(),
+                Rate(),
                 rich.TimeElapsedColumn(),
-                rich.TimeRemainingColumn(),
+                Left(),
                 console=Console(file=self._stream),
                 transient=True,
+                speed_estimate_period=_RATE_OVER,
             )
             done, total = self._state
             self._task = self._bar.add_task(escape(label), completed=done, total=total)

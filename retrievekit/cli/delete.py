@@ -9,28 +9,40 @@ import typer
 
 from retrievekit.cli.console import counted, emit, emit_json, examples
 
-EXAMPLES = examples("delete docs.index d17 d18", "delete docs.index - --ignore-missing < ids.txt")
+EXAMPLES = examples(
+    "delete docs.index d17 d18",
+    "delete docs.index - --ignore-missing < ids.txt",
+    "delete docs.index --where 'year < 2015'",
+)
 
 
 def delete(
     index: Annotated[str, typer.Argument(help="The index folder.", show_default=False)],
     ids: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(help="Ids, or - for one a line on standard input.", show_default=False),
-    ],
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Delete what satisfies a condition on metadata.", show_default=False),
+    ] = None,
     ignore_missing: Annotated[
         bool, typer.Option("--ignore-missing", help="Pass over ids that are not in the index.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Say what was done as JSON.")] = False,
 ) -> None:
-    """Delete documents by id, all of them or none."""
+    """Delete documents by id or by condition, all of them or none."""
     from retrievekit.cli.sources import opened
 
+    if not ids and where is None:
+        raise typer.BadParameter("name ids to delete, or a condition with --where")
     if ids == ["-"]:
         ids = [line for line in sys.stdin.read().split("\n") if line]
     live = opened(index)
     with live.writer() as writer:
-        deleted = writer.delete(ids, missing="ignore" if ignore_missing else "error")
+        deleted = writer.delete(
+            ids or (), where=where, missing="ignore" if ignore_missing else "error"
+        )
     after = len(live.reopen())
     if as_json:
         emit_json({"path": index, "deleted": deleted, "documents": after})

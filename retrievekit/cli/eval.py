@@ -49,7 +49,7 @@ def evaluation(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure a run file against judgements, by the rules of trec_eval."""
-    from retrievekit.cli.sources import looks_like_a_file
+    from retrievekit.cli.sources import looks_like_a_file, n_fields
     from retrievekit.evaluate.compute import evaluate
     from retrievekit.evaluate.measures import parse_measures
     from retrievekit.qrels import Qrels
@@ -62,7 +62,7 @@ def evaluation(
             with _without_settings():
                 judged = Qrels.read(qrels)
         except ParseError as why:
-            if _fields(Path(qrels)) == 6 and _fields(run) in (3, 4):
+            if n_fields(Path(qrels)) == 6 and n_fields(run) in (3, 4):
                 raise ParseError(
                     why.path, why.line, f"looks like a run; first the run: eval {qrels} {run}"
                 ) from why
@@ -128,16 +128,3 @@ def _without_settings() -> Iterator[None]:
         raise ParseError(why.path, why.line, problem) from why
     except DuplicateIdError as why:
         raise DuplicateIdError(str(why).partition(", or read with errors=")[0]) from why
-
-
-def _fields(path: Path) -> int:
-    """The fields of a file's first line; 0 when it cannot be read."""
-    import gzip
-
-    try:
-        with open(path, "rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else open(path, "rb") as lines:
-            return len(lines.readline(4096).split())
-    except (OSError, EOFError):
-        return 0

@@ -15,6 +15,7 @@ EXAMPLES = examples(
     "index beir/scifact -o scifact.index",
     "index beir/scifact --encoder minilm -o scifact-dense.index",
     "index docs/ -o docs.index --overwrite",
+    "index papers.jsonl --passages 150/75 --encoder minilm -o papers.index",
 )
 
 
@@ -31,6 +32,15 @@ class Duplicates(StrEnum):
     error = "error"
     first = "first"
     last = "last"
+
+
+class Backend(StrEnum):
+    """What computes an encoder's layers."""
+
+    torch = "torch"
+    openvino = "openvino"
+    onnx = "onnx"
+    auto = "auto"
 
 
 class Metadata(StrEnum):
@@ -60,12 +70,30 @@ def index(
         str | None,
         typer.Option(help="Index vectors of this encoder: minilm, a model folder or a hub name."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="How vectors are searched.")] = "flat",
+    engine: Annotated[
+        str,
+        typer.Option(help="How vectors are searched: flat, exactly; or a FAISS factory string."),
+    ] = "flat",
+    backend: Annotated[
+        Backend,
+        typer.Option(
+            help="What computes the encoder: torch, openvino, onnx, or auto, the fastest one "
+            "here whose vectors are those of torch in float32."
+        ),
+    ] = Backend.torch,
     preset: Annotated[
         str, typer.Option(help="BM25's k1 and b: anserini, lucene or msmarco.")
     ] = "anserini",
     k1: Annotated[float | None, typer.Option(help="BM25's k1, instead of the preset's.")] = None,
     b: Annotated[float | None, typer.Option(help="BM25's b, instead of the preset's.")] = None,
+    passages: Annotated[
+        str | None,
+        typer.Option(
+            help="Cut documents into passages of so many words, WORDS or WORDS/STRIDE, such as 100 "
+            "or 150/75. aggregate() in a pipeline brings them back to documents.",
+            metavar="WORDS/STRIDE",
+        ),
+    ] = None,
     number_ids: Annotated[
         bool, typer.Option("--number-ids", help="Take ids that are numbers as their digits.")
     ] = False,
@@ -82,6 +110,13 @@ def index(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an index that is there.")
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Use vectors that an interrupted run left, or remove them and encode anew.",
+        ),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Say what was built as JSON.")] = False,
 ) -> None:
     """Build an index of documents, for words (BM25) or for vectors of an encoder."""
@@ -89,8 +124,14 @@ def index(
         raise typer.BadParameter("give either --bm25 or --encoder, not both")
     if encoder is not None and (k1 is not None or b is not None or preset != "anserini"):
         raise typer.BadParameter("--preset, --k1 and --b are BM25's; leave them out with --encoder")
+    if encoder is None and not resume:
+        raise typer.BadParameter("--no-resume is for vectors; name an --encoder too")
     if encoder is None and engine != "flat":
         raise typer.BadParameter("--engine is for vectors; name an --encoder too")
+    if encoder is None and backend is not Backend.torch:
+        raise typer.BadParameter("--backend is for vectors; name an --encoder too")
+
+    cut = None if passages is None else window_of(passages)
 
     from retrievekit.bench.table import size
     from retrievekit.cli.sources import documents_of, is_index
@@ -98,7 +139,7 @@ def index(
 
     bm25_settings = {"preset": preset, "k1": k1, "b": b}
     start = time.perf_counter()
-    with Progress() as progress:
+    with Progress(unit="documents") as progress:
 
         def told(done: int, total: int | None) -> None:
             progress(f"indexing {source}", done, total)
@@ -114,8 +155,16 @@ def index(
         )
         if not len(documents):
             raise DataError(f"{source}: no document is in it, so there is nothing to index")
+        indexed: Any = documents
+        if cut is not None:
+            from retrievekit.splitting import split_documents
+
+            # One by one: the passages of a large collection need not fit into memory.
+            indexed = split_documents(documents, words=cut[0], stride=cut[1])
         try:
-            built = _built(documents, output, encoder, engine, bm25_settings, settings)
+            if encoder is not None:
+                settings["resume"] = resume
+            built = _built(indexed, output, encoder, backend, engine, bm25_settings, settings)
         except IndexExistsError as why:
             if overwrite or not is_index(str(output)):
                 raise
@@ -128,23 +177,45 @@ def index(
             {
                 "path": str(output),
                 "kind": built.kind,
-                "documents": len(built),
+                "documents": len(documents),
+                "passages": None if cut is None else len(built),
                 "bytes": built.n_bytes,
                 "seconds": round(seconds, 3),
                 "fingerprint": built.fingerprint,
             }
         )
         return
-    emit(
-        f"{output}: {built.kind}, {counted(len(built), 'document')}, {size(built.n_bytes)}, "
-        f"{seconds:.1f} s"
-    )
+    what = counted(len(documents), "document")
+    if cut is not None:
+        what = f"{counted(len(built), 'passage')} of {what}"
+    emit(f"{output}: {built.kind}, {what}, {size(built.n_bytes)}, {seconds:.1f} s")
+
+
+def window_of(text: str) -> tuple[int, int]:
+    """Words and stride of passages, from ``WORDS`` or ``WORDS/STRIDE``.
+
+    Args:
+        text: What was given.
+
+    Returns:
+        Words of a passage, and words from one's beginning to the next one's.
+    """
+    words, slash, stride = text.partition("/")
+    if not (words.isdecimal() and (stride.isdecimal() or not slash)):
+        raise typer.BadParameter(f"--passages is WORDS or WORDS/STRIDE, such as 150/75; got {text}")
+    window = int(words), int(stride) if slash else int(words)
+    if not 1 <= window[1] <= window[0]:
+        raise typer.BadParameter(
+            f"--passages {text}: give at least one word, and a stride of 1 to as many words"
+        )
+    return window
 
 
 def _built(
     documents: Any,
     output: Path,
     encoder: str | None,
+    backend: Backend,
     engine: str,
     bm25_settings: dict[str, Any],
     settings: dict[str, Any],
@@ -156,4 +227,5 @@ def _built(
     from retrievekit.bench.systems import make_encoder
     from retrievekit.index.dense import DenseIndex
 
-    return DenseIndex.build(documents, make_encoder(encoder), output, engine=engine, **settings)
+    made = make_encoder(encoder, backend.value)
+    return DenseIndex.build(documents, made, output, engine=engine, **settings)

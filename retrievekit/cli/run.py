@@ -13,6 +13,7 @@ EXAMPLES = examples(
     "run scifact.index --queries queries.jsonl -o bm25.run",
     'run "rrf(bm25, minilm)" --data beir/scifact -o hybrid.run',
     """run "rrf(index('a.index'), index('b.index'))" --queries queries.tsv -o both.run""",
+    "run scifact.index --queries queries.jsonl --candidates first.run -o second.run",
 )
 
 
@@ -43,6 +44,25 @@ def run(
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Hits per query.")] = 1000,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help="A condition on the metadata of an index, such as 'year >= 2020'.",
+            show_default=False,
+        ),
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            help="For each query the only documents that it may have, as a TREC run or as "
+            "judgements; a query that the file lacks is an error.",
+            show_default=False,
+        ),
+    ] = None,
+    ignore_missing: Annotated[
+        bool,
+        typer.Option("--ignore-missing", help="Leave out candidates that the index does not hold."),
+    ] = False,
     tag: Annotated[str, typer.Option(help="The run's name in its last column.")] = "retrievekit",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a run file that is there.")
@@ -57,6 +77,7 @@ def run(
 
     from retrievekit.bench.systems import IndexShelf, shelf_folder
     from retrievekit.cli.sources import (
+        candidates_of,
         free_file,
         is_index,
         looks_like_a_file,
@@ -67,7 +88,7 @@ def run(
     from retrievekit.config import resolve
     from retrievekit.data.dataset import drop_own, load_dataset
     from retrievekit.data.records import read_queries
-    from retrievekit.errors import ExpressionError
+    from retrievekit.errors import ExpressionError, UnknownNameError
     from retrievekit.queries import Queries
     from retrievekit.run import Run, concat
 
@@ -84,7 +105,14 @@ def run(
         extra = 0 if rule == "none" else 1
         stage: Any
         if is_index(system) or Path(system).is_dir():
-            stage = opened(system).searcher(k=k + extra)
+            sets = None if candidates is None else candidates_of(candidates, ignore_missing)
+            stage = opened(system).searcher(k=k + extra, where=where, candidates=sets)
+        elif where is not None or candidates is not None:
+            if meant_as_path(system):
+                missing_index(system)
+            raise typer.BadParameter(
+                f"--where and --candidates need an index folder, and {system!r} is none"
+            )
         else:
             corpus = None if dataset is None else dataset.corpus
             folder = None if dataset is None else shelf_folder()
@@ -100,7 +128,12 @@ def run(
         parts: list[Run] = []
         done = 0
         for part in asked.batches(256) if len(asked) else [asked]:
-            parts.append(stage(part))
+            try:
+                parts.append(stage(part))
+            except UnknownNameError as why:
+                setting = "Candidates.of(..., missing='ignore')"
+                told = str(why).replace(setting, "--ignore-missing")
+                raise UnknownNameError(told) from why
             done += len(part)
             progress(f"searching with {system}", done, len(asked))
         found = drop_own(concat(parts), rule).top(k)

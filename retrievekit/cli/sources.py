@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retrievekit.corpus import Corpus
 from retrievekit.errors import DataError, DuplicateIdError, MissingDataError
+
+if TYPE_CHECKING:
+    from retrievekit.candidates import Candidates
 
 _OPTIONS = {
     "number_ids=True": "--number-ids",
@@ -81,6 +84,44 @@ def meant_as_path(text: str) -> bool:
         Whether it begins with ``/``, ``.`` or ``~``, or ends in ``/`` or like a file's name.
     """
     return re.search(r"^[/.~]|/$|^[^(]*[.][A-Za-z][A-Za-z0-9]*$", text) is not None
+
+
+def candidates_of(path: Path, ignore_missing: bool) -> Candidates:
+    """The candidates that a run or qrels file holds; which one it is is seen from its first line.
+
+    Args:
+        path: The file.
+        ignore_missing: Whether documents that an index lacks are left out.
+
+    Returns:
+        The candidates.
+    """
+    from retrievekit.candidates import Candidates
+    from retrievekit.qrels import Qrels
+    from retrievekit.run import Run
+
+    read = Run.read if n_fields(path) == 6 else Qrels.read
+    return Candidates.of(read(path), missing="ignore" if ignore_missing else "error")
+
+
+def n_fields(path: Path) -> int:
+    """The fields of a file's first line.
+
+    Args:
+        path: The file, gzipped or not.
+
+    Returns:
+        How many blanks part; 0 when the file cannot be read.
+    """
+    import gzip
+
+    try:
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else open(path, "rb") as lines:
+            return len(lines.readline(4096).split())
+    except (OSError, EOFError):
+        return 0
 
 
 def is_index(path: str) -> bool:

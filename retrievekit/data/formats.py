@@ -92,7 +92,7 @@ def _placed(
     if form == "parquet":
         rows = _parquet(source, options)
     elif form == "jsonl":
-        rows = _jsonl(source, options, tally)
+        rows = json_lines(source, options, tally)
     else:
         rows = _table(source, form, options, tally, fields)
     for line, record, repaired in rows:
@@ -136,7 +136,21 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def _jsonl(source: Path, options: ReadOptions, tally: Tally) -> _Rows:
+def json_lines(source: Path, options: ReadOptions, tally: Tally) -> _Rows:
+    """The objects of a file of JSON lines.
+
+    Args:
+        source: The file, gzipped when its name ends in ``.gz``.
+        options: How to read.
+        tally: Where oddities are counted.
+
+    Yields:
+        Line from 1, fields, and whether characters were replaced.
+
+    Raises:
+        ParseError: A line is no JSON object.
+        LimitError: A line is too long, or nested too deep.
+    """
     for line, text, repaired in read_lines(source, options, tally):
         try:
             record = _DECODER.decode(text)

@@ -57,12 +57,15 @@ class ModelFolder:
     revision: str | None = None
 
 
-def find_folder(name: str, revision: str | None = None) -> ModelFolder:
+def find_folder(
+    name: str, revision: str | None = None, *, allow_pickle: bool = False
+) -> ModelFolder:
     """The folder of a model by path or hub id: a local folder, the hub's cache, or the hub.
 
     Args:
         name: A folder, or a hub id such as ``organisation/model``.
         revision: A branch, tag or commit of the hub model.
+        allow_pickle: Whether pickled weights are fetched where the hub has no others.
 
     Returns:
         The folder.
@@ -75,15 +78,18 @@ def find_folder(name: str, revision: str | None = None) -> ModelFolder:
     if path.is_dir():
         path = path.resolve()
         return ModelFolder(path, str(path), path.name)
-    return hub_folder(name, revision)
+    return hub_folder(name, revision, allow_pickle=allow_pickle)
 
 
-def hub_folder(name: str, revision: str | None = None) -> ModelFolder:
+def hub_folder(
+    name: str, revision: str | None = None, *, allow_pickle: bool = False
+) -> ModelFolder:
     """The folder of a hub model: the cached snapshot where it is whole, otherwise fetched.
 
     Args:
         name: A hub id such as ``organisation/model``.
         revision: A branch, tag or commit.
+        allow_pickle: Whether pickled weights are fetched as well.
 
     Returns:
         The folder.
@@ -97,13 +103,16 @@ def hub_folder(name: str, revision: str | None = None) -> ModelFolder:
     # The base of all errors of the HTTP client, whichever client this version of the hub uses.
     transport: type[BaseException] = HfHubHTTPError.__bases__[0]
 
+    patterns = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]
+    patterns += ["pytorch_model*.bin"] if allow_pickle else []
+
     def snapshot(offline: bool) -> ModelFolder:
         path = Path(
             huggingface_hub.snapshot_download(
                 name,
                 revision=revision,
                 local_files_only=offline,
-                allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"],
+                allow_patterns=patterns,
                 ignore_patterns=[f"{folder}/*" for folder in _OTHER_BACKENDS],
             )
         )
@@ -111,7 +120,7 @@ def hub_folder(name: str, revision: str | None = None) -> ModelFolder:
 
     try:
         found = snapshot(offline=True)
-        if any(_weights(found.path)):
+        if weight_files(found.path, allow_pickle=allow_pickle):
             return found
     except (OSError, ValueError):
         pass
@@ -127,11 +136,13 @@ def hub_folder(name: str, revision: str | None = None) -> ModelFolder:
         ) from why
 
 
-def check_folder(path: Path) -> None:
+def check_folder(path: Path, *, allow_pickle: bool = False) -> None:
     """Refuse a model folder in which something would be run or unpickled.
 
     Args:
         path: The folder.
+        allow_pickle: Whether weights may be pickles, for a loader that unpickles nothing but
+            tensors.
 
     Raises:
         DataError: It holds Python files, names module classes from outside sentence-transformers,
@@ -156,11 +167,13 @@ def check_folder(path: Path) -> None:
             types = content.get("types", {}) if isinstance(content, dict) else {}
             _check_classes(file, list(types.values()))
         _check_names_no_code(file, content)
-    if not any(_weights(path)):
+    if not weight_files(path, allow_pickle=allow_pickle):
         raise DataError(
             f"{path}: no weights in the safetensors format; pickled weights are not loaded. Save "
             "the model again with safe_serialization=True"
         )
+    if allow_pickle:
+        return
     for file in sorted(path.rglob("*")):
         if (
             file.suffix in _PICKLES
@@ -228,17 +241,33 @@ def _weights(path: Path) -> Iterator[Path]:
             yield file
 
 
-def content_of(path: Path) -> dict[str, Any]:
+def weight_files(path: Path, *, allow_pickle: bool = False) -> list[Path]:
+    """The files of a folder that hold weights.
+
+    Args:
+        path: The folder.
+        allow_pickle: Whether pickled weights count where there are no safetensors.
+
+    Returns:
+        All safetensors, else, where they are allowed, ``pytorch_model*.bin``; sorted.
+    """
+    files = sorted(_weights(path))
+    return files or (sorted(path.glob("pytorch_model*.bin")) if allow_pickle else [])
+
+
+def content_of(path: Path, *, allow_pickle: bool = False) -> dict[str, Any]:
     """What of a folder's content decides the vectors, as hashes.
 
     Args:
         path: The folder.
+        allow_pickle: Whether pickled weights count where there are no safetensors.
 
     Returns:
         ``weights`` and ``tokenizer``, SHA-256 by file name, and ``config``, SHA-256 of the model's
         settings without what only tells where a copy came from.
     """
-    weights = {f.relative_to(path).as_posix(): sha256(f) for f in sorted(_weights(path))}
+    found = weight_files(path, allow_pickle=allow_pickle)
+    weights = {f.relative_to(path).as_posix(): sha256(f) for f in found}
     files = (f for f in sorted(path.rglob("*")) if f.name in _TOKENIZER_FILES)
     tokenizer = {f.relative_to(path).as_posix(): sha256(f) for f in files}
     config = path / "config.json"

@@ -1,73 +1,66 @@
 """`SentenceEncoder`: any dense model of sentence-transformers.
 
 The constructor only keeps what it is told; the model, and torch with it, are loaded on first use.
-Texts are encoded in batches of similar length, in float32 unless told otherwise.
+Texts are encoded in batches of similar length, by torch in float32 unless told otherwise; what else
+computes a model's layers is in `backends`. How the model is to be used is, in this order: what the
+call says, what the model's own configuration says, what the table of known families says
+(`conventions`), and else an assumption, which is told.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
+import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrievekit.cuts import report_cuts
+from retrievekit.encode.backends.choices import (
+    Backend,
+    Choice,
+    check_backend,
+)
+from retrievekit.encode.backends.chosen import chosen
+from retrievekit.encode.backends.hardware import best_device
+from retrievekit.encode.backends.samples import sample_of
+from retrievekit.encode.batches import (
+    Dtype,
+    Encoded,
+    EncodingStats,
+    Lengths,
+    by_role,
+    check_role,
+    check_settings,
+    check_texts,
+    in_batches,
+)
+from retrievekit.encode.conventions import ROLES, Role
+from retrievekit.encode.devices import Device, devices_of
 from retrievekit.encode.folders import ModelFolder, check_folder, content_of, find_folder
+from retrievekit.encode.loading import Loaded, load, module_name
 from retrievekit.encode.minilm import NAME as MINILM
 from retrievekit.encode.minilm import minilm_folder
-from retrievekit.errors import DataError, EncoderContractError, NonFiniteError
+from retrievekit.encode.wiring import (
+    POOLINGS,
+    Asked,
+    Wiring,
+    check_loadable,
+)
+from retrievekit.errors import DataError
 from retrievekit.protocols import EncoderCard, Progress, Similarity, similarity_named
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-Role = Literal["query", "document"]
+__all__ = [
+    "TOKENIZED_AT_A_TIME", "Encoded", "EncodingStats", "Role", "SentenceEncoder", "minilm",
+]  # fmt: skip
 
-_DTYPES = ("float32", "bfloat16", "float16")
-# Names under which models keep the prompt of each role; the first that is not empty counts.
-_PROMPT_NAMES: Mapping[Role, tuple[str, ...]] = {
-    "query": ("query",),
-    "document": ("document", "passage", "corpus"),
-}
 TOKENIZED_AT_A_TIME = 1024
-
-
-@dataclass(frozen=True)
-class EncodingStats:
-    """What happened to the texts of one call.
-
-    Args:
-        texts: Texts given.
-        tokens: Tokens of all texts before cutting, special tokens and prompt included; 0 where the
-            model's tokenizer does not tell.
-        cut: Texts longer than the limit, of which the rest was left out.
-        limit: Tokens that fit, or None where the model has no limit.
-    """
-
-    texts: int
-    tokens: int
-    cut: int
-    limit: int | None
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Vectors and what happened to their texts.
-
-    Args:
-        vectors: float32 ``(n, dim)``.
-        stats: Counts.
-    """
-
-    vectors: NDArray[np.float32]
-    stats: EncodingStats
 
 
 class SentenceEncoder:
@@ -78,21 +71,37 @@ class SentenceEncoder:
     loaded: only safetensors, no code of its own.
 
     In float32 the vector of a text depends on its companions in a batch by no more than 1e-5 in any
-    component of a vector of length 1. Texts beyond the model's limit are cut, counted, and the
-    count logged as a warning once per call.
+    component of a vector of length 1, whatever the backend; in bfloat16 and float16 by no more than
+    0.01. Texts beyond the model's limit are cut, counted, and the count logged as a warning once
+    per call.
 
     Args:
         name: ``minilm``, a model folder, or a hub id.
-        device: Such as ``cpu`` or ``cuda:1``; by default the best there is.
+        device: Such as ``cpu`` or ``cuda:1``, or a list of devices that share the work, with the
+            vectors of one; by default the best there is.
         batch_size: Texts that pass through the model together.
         revision: A branch, tag or commit of a hub model.
-        max_length: Tokens of a text that are read; by default, and at most, what the model reads.
+        max_length: Tokens of a text that are read, for both roles or by role; by default, and at
+            most, what the model reads.
         prompts: What is put before texts: ``{"query": ..., "document": ...}``; by default the
             model's own (for documents the first of its prompts ``document``, ``passage`` and
-            ``corpus`` that is not empty).
-        similarity: ``dot``, ``cosine`` or ``euclidean``; by default what the model names, else
-            cosine.
-        dtype: ``float32``, ``bfloat16`` or ``float16``, in which the model computes.
+            ``corpus`` that is not empty), else its family's. Emptying a family's prompt warns.
+        similarity: ``dot``, ``cosine`` or ``euclidean``; by default what the model names, else its
+            family's, else cosine.
+        dtype: ``float32``, ``bfloat16`` or ``float16``, in which the model computes; by default
+            ``float32``, and with ``auto`` whichever is chosen.
+        pooling: ``cls``, ``mean``, ``lasttoken``, ``max``, ``mean_sqrt_len_tokens`` or
+            ``weightedmean``; by default the model's own, else its family's, else ``mean``, which
+            warns.
+        normalise: Whether vectors are brought to length 1; by default as the model, else its
+            family, does.
+        lower_case: Whether texts are lower-cased before the tokenizer; by default as the model or
+            its family does.
+        backend: What computes the model's layers: ``torch``; ``openvino`` or ``onnx``, on the CPU,
+            with the extra of that name; or ``auto``, the fastest of those on this machine whose
+            vectors are those of float32 (median cosine at least 0.9999, none below 0.9995). It is
+            found on first use, on a few texts, and kept under ``RETRIEVEKIT_CACHE``. A model that
+            cannot be converted is computed by torch, with a warning.
 
     Raises:
         DataError: A parameter is none of these.
@@ -102,32 +111,40 @@ class SentenceEncoder:
         self,
         name: str | Path = MINILM,
         *,
-        device: str | None = None,
+        device: Device = None,
         batch_size: int = 32,
         revision: str | None = None,
-        max_length: int | None = None,
+        max_length: int | Mapping[Role, int | None] | None = None,
         prompts: Mapping[Role, str] | None = None,
         similarity: str | None = None,
-        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        dtype: Dtype | None = None,
+        pooling: str | None = None,
+        normalise: bool | None = None,
+        lower_case: bool | None = None,
+        backend: Backend = "torch",
     ) -> None:
-        if dtype not in _DTYPES:
-            raise DataError(f"no dtype {dtype!r} for models; known: {', '.join(_DTYPES)}")
-        if batch_size < 1 or (max_length is not None and max_length < 1):
-            raise DataError(
-                f"batch_size and max_length are at least 1; got {batch_size} and {max_length}"
-            )
-        strangers = set(prompts or ()) - set(_PROMPT_NAMES)
+        check_settings(dtype or "float32", batch_size)
+        check_backend(backend, dtype, devices_of(device))
+        if pooling is not None and pooling not in POOLINGS:
+            raise DataError(f"no pooling {pooling!r}; known: {', '.join(POOLINGS)}")
+        strangers = set(prompts or ()) - set(ROLES)
         if strangers:
             raise DataError(f"prompts are for 'query' and 'document'; got {sorted(strangers)}")
         self.name = str(name)
         self.device = device
+        self.devices = devices_of(device)
         self.batch_size = batch_size
         self.revision = revision
-        self.max_length = max_length
+        self.max_length = by_role(max_length, "max_length")
         self.prompts = None if prompts is None else dict(prompts)
         self.dtype = dtype
+        self.pooling = pooling
+        self.normalise = normalise
+        self.lower_case = lower_case
         self._similarity = None if similarity is None else similarity_named(similarity)
+        self.backend = backend
         self._loading = threading.Lock()
+        self._loaded: Loaded | None = None
 
     def __repr__(self) -> str:
         """The call that builds it."""
@@ -147,6 +164,10 @@ class SentenceEncoder:
         given: dict[str, Any] = {
             name: own[name] for name in ("max_length", "prompts", "similarity") if own.get(name)
         }
+        poolings = [re.match(r"Pooling\((\w+)[,)]", module) for module in own.get("modules", ())]
+        given["pooling"] = next((found[1] for found in poolings if found), None)
+        given["normalise"] = own.get("normalised")
+        given["lower_case"] = own.get("lower_case")
         return cls(card.name, revision=card.numerics.get("revision"), **given)
 
     @cached_property
@@ -164,6 +185,7 @@ class SentenceEncoder:
         else:
             found = find_folder(self.name, self.revision)
         check_folder(found.path)
+        check_loadable(found)
         return found
 
     @property
@@ -173,62 +195,95 @@ class SentenceEncoder:
         Raises:
             DataError: `max_length` is beyond what the model reads.
         """
-        # A cached_property without a lock would load twice in two threads.
+        return self._ready().model
+
+    def _ready(self, texts: Sequence[str] = ()) -> Loaded:
+        # Without a lock, two threads would load it twice.
         with self._loading:
-            return self._model
+            if self._loaded is None:
+                self._loaded = self._load(self._chosen(texts))
+            return self._loaded
 
-    @cached_property
-    def _model(self) -> SentenceTransformer:
-        folder = self.folder.path
-        from sentence_transformers import SentenceTransformer
+    def _chosen(self, texts: Sequence[str]) -> Choice:
+        if self.backend != "auto":
+            return Choice(self.backend, self.dtype or "float32")
+        settings = {
+            "model": content_of(self.folder.path),
+            "pooling": self.pooling,
+            "max_length": self.max_length,
+            "batch_size": self.batch_size,
+            "devices": len(self.devices),
+        }
+        sample = sample_of(texts)
+        return chosen(
+            self.folder.name, settings, best_device(self.devices[0]), self.dtype,
+            lambda choice: self._trial(choice, sample),
+        )  # fmt: skip
 
-        with _quietly():
-            model = SentenceTransformer(
-                str(folder),
-                device=self.device,
-                trust_remote_code=False,
-                local_files_only=True,
-                model_kwargs={"dtype": self.dtype, "use_safetensors": True},
-            )
-        model.eval()
-        if self.max_length is not None:
-            limit = _limit(model)
-            if limit is not None and self.max_length > limit:
-                raise DataError(
-                    f"{self.name}: max_length is {self.max_length}, but the model reads {limit} "
-                    "tokens at most"
-                )
-            model.max_seq_length = self.max_length
-        return model
+    def _load(self, choice: Choice, *, tell: bool = True) -> Loaded:
+        asked = Asked(
+            pooling=self.pooling,
+            normalise=self.normalise,
+            lower_case=self.lower_case,
+            similarity=self._similarity,
+            prompts=self.prompts or {},
+            max_length=self.max_length,
+        )
+        return load(self.folder, asked, choice, self.devices, tell=tell)
+
+    def _trial(
+        self, choice: Choice, texts: Sequence[str]
+    ) -> Callable[[], NDArray[np.float32]] | None:
+        if choice.backend != "torch" and len(self.devices) > 1:
+            return None
+        loaded = self._load(choice, tell=False)
+        if loaded.choice != choice:
+            return None
+        if loaded.wiring.lower_case:
+            texts = [text.lower() for text in texts]
+        size = self.batch_size
+        parts = [list(texts[start : start + size]) for start in range(0, len(texts), size)]
+        return lambda: np.concatenate([self._run(loaded, part, "document") for part in parts])
+
+    @property
+    def wiring(self) -> Wiring:
+        """How the model is used: prompts, lengths, similarity, and what was assumed; loads it."""
+        return self._ready().wiring
 
     @cached_property
     def card(self) -> EncoderCard:
         """Who the encoder is; loads the model."""
-        model, folder = self.model, self.folder
-        modules = [_module_name(module, folder.path, i) for i, module in enumerate(model)]
-        identity = {
+        loaded, folder = self._ready(), self.folder
+        model, choice = loaded.model, loaded.choice
+        modules = [module_name(module, folder.path, i) for i, module in enumerate(model)]
+        limits = set(self.wiring.limits.values())
+        identity: dict[str, Any] = {
             "model": folder.model,
             **content_of(folder.path),
             "modules": modules,
             "normalised": modules[-1] == "Normalize",
-            "prompts": {role: self._prompt(role) for role in _PROMPT_NAMES},
+            "prompts": dict(self.wiring.prompts),
             "similarity": self.similarity,
-            "max_length": _limit(model),
+            "max_length": limits.pop() if len(limits) == 1 else dict(self.wiring.limits),
             "dim": self.dim,
         }
-        numerics = {"dtype": self.dtype, "backend": "torch", "revision": folder.revision}
+        if self.wiring.lower_case:
+            identity["lower_case"] = True
+        numerics = {
+            "dtype": choice.dtype, "backend": choice.backend, "revision": folder.revision,
+        }  # fmt: skip
         return EncoderCard(folder.name, identity, numerics)
 
     @cached_property
     def dim(self) -> int:
         """Components of each vector; loads the model."""
         dim = self.model.get_embedding_dimension()
-        return self._run([""], "document").shape[1] if dim is None else int(dim)
+        return self._run(self._ready(), [""], "document").shape[1] if dim is None else int(dim)
 
     @cached_property
     def similarity(self) -> Similarity:
         """How two vectors are compared; loads the model where it was not given."""
-        return self._similarity or similarity_named(self.model.similarity_fn_name)
+        return self._similarity or self.wiring.similarity
 
     def encode_query(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of queries.
@@ -270,68 +325,45 @@ class SentenceEncoder:
             NonFiniteError: The model gave NaN or infinity; names the text.
             EncoderContractError: The model gave vectors of another size than it says.
         """
-        if role not in _PROMPT_NAMES:
-            raise DataError(f"no role {role!r}; known: {', '.join(_PROMPT_NAMES)}")
-        _check_texts(texts, role)
-        limit = _limit(self.model)
-        vectors = np.empty((len(texts), self.dim), np.float32)
-        lengths, counted = self._lengths(texts, role)
-        cut = sum(length > limit for length in lengths) if counted and limit is not None else 0
-        # The longest first, so that too large a batch fails at once and not at the end.
-        order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
-        for start in range(0, len(texts), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            batch = self._run([texts[row] for row in rows], role)
-            if batch.shape != (len(rows), self.dim):
-                raise EncoderContractError(
-                    f"{self.name}: {len(rows)} texts gave an array of shape {batch.shape}, not "
-                    f"({len(rows)}, {self.dim})"
-                )
-            bad = np.flatnonzero(~np.isfinite(batch).all(axis=1))
-            if len(bad):
-                row = int(rows[bad[0]])
-                hint = "its weights may be damaged"
-                if self.dtype != "float32":
-                    hint = f"{self.dtype} may be too narrow, try dtype='float32'"
-                raise NonFiniteError(
-                    f"the vector of {role} {row} ({texts[row][:60]!r}) holds NaN or infinity; "
-                    f"{self.name}: {hint}"
-                )
-            vectors[rows] = batch
-            if progress is not None:
-                progress(min(start + self.batch_size, len(texts)), len(texts))
-        if cut and limit is not None:
-            report_cuts(self.name, role, limit, cut, len(texts))
-        return Encoded(
-            vectors, EncodingStats(len(texts), sum(lengths) if counted else 0, cut, limit)
-        )
-
-    def _prompt(self, role: Role) -> str:
-        if self.prompts is not None and role in self.prompts:
-            return self.prompts[role]
-        known = self.model.prompts
-        names = (*_PROMPT_NAMES[role], self.model.default_prompt_name or "")
-        return next((known[name] for name in names if known.get(name)), "") or ""
-
-    def _run(self, texts: list[str], role: Role) -> NDArray[np.float32]:
-        encode = self.model.encode_query if role == "query" else self.model.encode_document
-        out = encode(
+        check_role(role)
+        check_texts(texts, role)
+        loaded = self._ready(texts if role == "document" else ())
+        if loaded.wiring.lower_case:
+            texts = [text.lower() for text in texts]
+        return in_batches(
             texts,
-            prompt=self._prompt(role),
-            batch_size=len(texts),
-            show_progress_bar=False,
-            convert_to_numpy=True,
+            role,
+            self._lengths(texts, role),
+            lambda rows: self._run(loaded, [texts[row] for row in rows], role),
+            name=self.name,
+            dim=self.dim,
+            batch_size=self.batch_size,
+            dtype=loaded.choice.dtype,
+            lanes=len(self.devices),
+            progress=progress,
         )
+
+    def _run(self, loaded: Loaded, texts: list[str], role: Role) -> NDArray[np.float32]:
+        prompt = loaded.wiring.prompts[role]
+        with loaded.copies.one() as model:
+            encode = model.encode_query if role == "query" else model.encode_document
+            out = encode(
+                texts,
+                prompt=prompt,
+                batch_size=len(texts),
+                show_progress_bar=False,
+                convert_to_numpy=True,
+            )
         return np.asarray(out, np.float32)
 
-    def _lengths(self, texts: Sequence[str], role: Role) -> tuple[list[int], bool]:
-        """The length of each text, and whether it is in tokens (otherwise in characters)."""
+    def _lengths(self, texts: Sequence[str], role: Role) -> Lengths:
         from transformers import PreTrainedTokenizerBase
 
         tokenizer: Any = getattr(self.model, "tokenizer", None)
+        limit = self.wiring.limits[role]
         if not isinstance(tokenizer, PreTrainedTokenizerBase):
-            return [len(text) for text in texts], False
-        prompt = self._prompt(role)
+            return Lengths([len(text) for text in texts], False, limit)
+        prompt = self.wiring.prompts[role]
         lengths: list[int] = []
         for start in range(0, len(texts), TOKENIZED_AT_A_TIME):
             part = [prompt + text for text in texts[start : start + TOKENIZED_AT_A_TIME]]
@@ -343,7 +375,7 @@ class SentenceEncoder:
                 verbose=False,
             )
             lengths += [len(ids) for ids in tokens["input_ids"]]
-        return lengths, True
+        return Lengths(lengths, True, limit)
 
 
 def minilm() -> SentenceEncoder:
@@ -353,54 +385,3 @@ def minilm() -> SentenceEncoder:
         The encoder, not yet loaded.
     """
     return SentenceEncoder(MINILM)
-
-
-def _limit(model: SentenceTransformer) -> int | None:
-    limit = model.max_seq_length
-    # Some tokenizers say "no limit" by a huge number, some modules by infinity.
-    return None if limit is None or limit > 10**9 else int(limit)
-
-
-def _module_name(module: Any, folder: Path, place: int) -> str:
-    """The class of a module with what its vectors depend on besides the weights."""
-    kind = type(module).__name__
-    if kind in ("Transformer", "Normalize"):
-        return kind
-    if kind == "Pooling":
-        mode = module.pooling_mode
-        modes = mode if isinstance(mode, str) else "+".join(mode)
-        return f"Pooling({modes}{'' if module.include_prompt else ', without prompt'})"
-    config = folder / f"{place}_{kind}" / "config.json"
-    if not config.is_file():
-        return kind
-    return f"{kind}({hashlib.sha256(config.read_bytes()).hexdigest()[:12]})"
-
-
-def _check_texts(texts: Sequence[str], role: Role) -> None:
-    if isinstance(texts, str):
-        raise DataError("texts is one string; give a list of strings")
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise DataError(f"{role} {row} is {text!r} ({type(text).__name__}), not a string")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as why:
-            raise DataError(
-                f"{role} {row} holds a lone surrogate at character {why.start}; it is not valid "
-                "Unicode"
-            ) from why
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """No progress bar of transformers while weights are read: it takes less than a second."""
-    from transformers.utils import logging as untyped
-
-    logging: Any = untyped
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -7,15 +7,14 @@ On a run of finished hits this is a post-filter: fewer than k may be left. A sea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retrievekit.errors import DataError
+from retrievekit.index.base import Index
+from retrievekit.index.searcher import Searcher
 from retrievekit.run import Run
 from retrievekit.stage import Stage
 from retrievekit.where import Condition, condition_of
-
-if TYPE_CHECKING:
-    from retrievekit.index.base import Index
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,24 @@ class Where(Stage[Run, Run]):
         return self.index.corpus
 
 
-def where(condition: str | Condition, index: Index) -> Where:
+def where(condition: str | Condition, index: Index | Searcher) -> Where:
     """Keep hits whose documents satisfy a condition on their metadata.
 
     Args:
         condition: Such as ``year >= 2020 and lang in ("en", "de")``; see `retrievekit.where`.
-        index: The index whose metadata are asked.
+        index: The index whose metadata are asked, or a searcher of that index.
 
     Returns:
         The stage, from a run to a shorter one.
+
+    Raises:
+        ExpressionError: The condition does not parse; the message points at the place.
+        DataError: Something else stands in the index's place.
     """
-    return Where(condition_of(condition), index)
+    asked = index.index if isinstance(index, Searcher) else index
+    if not isinstance(asked, Index):
+        raise DataError(
+            f"a condition asks the metadata of one index, but {index!r} is neither an index nor a "
+            'searcher of one; name one, as in where("year >= 2020", bm25)'
+        )
+    return Where(condition_of(condition), asked)

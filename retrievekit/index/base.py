@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -12,15 +13,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrievekit.arrow import row_array, string_array
+from retrievekit.candidates import Candidates, CandidatesLike
 from retrievekit.corpus import Corpus
 from retrievekit.errors import FormatVersionError
 from retrievekit.ids import Ids
+from retrievekit.index.chosen import Chosen
+from retrievekit.index.derived import Derivation, of_documents
 from retrievekit.index.documents import DocumentWriter, TemporaryFolder
 from retrievekit.index.searcher import Searcher
 from retrievekit.index.words import StoredCorpus, Words, joined_metadata
 from retrievekit.queries import Queries
 from retrievekit.run import Run
 from retrievekit.stage import fingerprint_of
+from retrievekit.store.manifest import Manifest
 from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter
 from retrievekit.where import Condition, condition_of
 
@@ -101,6 +106,13 @@ class Index(ABC):
             out.append(ranks)
         return out
 
+    @cached_property
+    def places(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """By live row its segment's number, and its row there, int32 ``(live documents,)``."""
+        live = [segment.live.astype(np.int32) for segment in self.segments]
+        numbers = np.repeat(np.arange(len(live), dtype=np.int32), [len(part) for part in live])
+        return numbers, np.concatenate([np.zeros(0, np.int32), *live])
+
     def place(self, row: int) -> tuple[SegmentReader, int]:
         """Where a live document lies.
 
@@ -165,13 +177,33 @@ class Index(ABC):
             out.append(rows)
         return out, int(allowed.sum())
 
+    def chosen(
+        self, queries: Queries, candidates: CandidatesLike, where: str | Condition | None
+    ) -> Chosen:
+        """Which rows each query may have as hits, by segment; for `search` of every kind.
+
+        Args:
+            queries: The queries that are asked.
+            candidates: For each query the documents that it may have.
+            where: A condition on metadata that hits must satisfy too, or None.
+
+        Returns:
+            The rows, in parts of the queries that are bounded in memory.
+        """
+        condition = None if where is None else condition_of(where)
+        return Chosen(self, queries, Candidates.of(candidates), condition)
+
     @cached_property
     def corpus(self) -> Corpus | None:
         """The words of this generation, or None when they were not stored."""
         return StoredCorpus(self.ids, self.segments) if self.manifest.text_stored else None
 
     def searcher(
-        self, k: int = 1000, where: str | Condition | None = None, **knobs: Any
+        self,
+        k: int = 1000,
+        where: str | Condition | None = None,
+        candidates: CandidatesLike | None = None,
+        **knobs: Any,
     ) -> Searcher:
         """The stage that searches this index.
 
@@ -179,12 +211,21 @@ class Index(ABC):
             k: Hits per query, at least 1.
             where: A condition on metadata that hits must satisfy, such as ``year >= 2020``; it is
                 applied before the search, so that k hits come back where there are as many.
+            candidates: For each query the only documents that it may have as hits: a mapping of
+                query id to document ids, a `Run`, a `Qrels` or `Candidates`. Together with
+                `where`, hits must pass both.
             knobs: ``threads`` and other settings that do not change answers.
 
         Returns:
             The stage.
         """
-        return Searcher(self, k, None if where is None else condition_of(where), **knobs)
+        return Searcher(
+            self,
+            k,
+            None if where is None else condition_of(where),
+            None if candidates is None else Candidates.of(candidates),
+            **knobs,
+        )
 
     @abstractmethod
     def search(
@@ -193,14 +234,23 @@ class Index(ABC):
         k: int,
         *,
         where: str | Condition | None = None,
+        candidates: CandidatesLike | None = None,
         threads: int | None = None,
     ) -> Run:
         """The k best documents of each query.
+
+        Under `where` or `candidates` an exact kind answers as if it had ranked all documents and
+        then dropped those that are not allowed: same order, same scores, statistics those of the
+        whole index. It asks `hidden` for the rows that no query may have, or, when there are
+        candidates, `chosen` for those that each may, which knows of deletions and `where` too; and
+        scores nothing else, so that the cost goes by the candidates. A kind that is not exact
+        never gives a document that is not allowed.
 
         Args:
             queries: Queries in a form that the kind can use.
             k: Hits per query, at least 1.
             where: A condition on metadata that hits must satisfy.
+            candidates: For each query the only documents that it may have; see `Candidates.of`.
             threads: Threads to use; all cores by default. The answer does not depend on it.
 
         Returns:
@@ -208,6 +258,7 @@ class Index(ABC):
 
         Raises:
             FormError: The queries' form cannot be used.
+            UnknownNameError: A query has no candidates, or the index lacks one of them.
         """
 
     @abstractmethod
@@ -257,6 +308,17 @@ class Index(ABC):
             The new totals over live documents.
         """
 
+    def derived(self, segment: SegmentReader) -> Iterable[Derivation]:
+        """Which files of a segment can be computed again from others, for `repair`.
+
+        Args:
+            segment: The segment, in which only intact files are open.
+
+        Returns:
+            Ways to compute them, cheap ones first; the same ones however many files are intact.
+        """
+        return of_documents(segment)
+
     def writer(self, **knobs: Any) -> IndexWriter:
         """Start an update of the index on disk; this object stays at its generation.
 
@@ -269,6 +331,24 @@ class Index(ABC):
         from retrievekit.index.writer import IndexWriter
 
         return IndexWriter(self, **knobs)
+
+    def over(self, manifest: Manifest, segments: Sequence[SegmentReader]) -> Self:
+        """This index over other segments, such as some of its own; nothing is opened.
+
+        Args:
+            manifest: Their manifest.
+            segments: The segments.
+
+        Returns:
+            An index with the same settings and the encoder, where it was loaded.
+        """
+        other = copy.copy(self)
+        for name in list(other.__dict__):
+            computed = isinstance(getattr(type(self), name, None), cached_property)
+            if computed and name != "encoder":
+                del other.__dict__[name]
+        other.manifest, other.segments = manifest, tuple(segments)
+        return other
 
     def reopen(self) -> Self:
         """The index at its live generation; this object stays at its own."""

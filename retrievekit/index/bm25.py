@@ -17,7 +17,6 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,18 +27,17 @@ from numpy.typing import NDArray
 
 from retrievekit.analysis.lucene import LuceneEnglishAnalyzer
 from retrievekit.corpus import Corpus, Document
-from retrievekit.errors import DataError, FormError, NonFiniteError, UnknownNameError
-from retrievekit.index.base import Index
-from retrievekit.index.documents import Build, DocumentWriter, document_chunks
-from retrievekit.index.inverted import BLOCK_POSTINGS, Dictionary, PostingsBuilder
-from retrievekit.index.results import MAX_SCORE, check_k, in_parts, run_of
+from retrievekit.errors import DataError, FormError, UnknownNameError
+from retrievekit.index.derived import Derivation, of_words
+from retrievekit.index.documents import DocumentWriter
+from retrievekit.index.inverted import BLOCK_POSTINGS, PostingsBuilder
+from retrievekit.index.postings import PostingsIndex
+from retrievekit.index.writer import create
 from retrievekit.protocols import Progress
 from retrievekit.queries import Queries
-from retrievekit.run import Run
-from retrievekit.store.files import naming_space
+from retrievekit.store.manifest import Manifest
 from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter
 from retrievekit.vectors import WeightedTerms, ragged_take
-from retrievekit.where import Condition
 
 PRESETS: dict[str, tuple[float, float]] = {
     "anserini": (0.9, 0.4),
@@ -87,7 +85,7 @@ def byte_length(byte: int) -> int:
     return _FREE + (mantissa if shift < 0 else (mantissa | 0x08) << shift)
 
 
-class BM25Index(Index):
+class BM25Index(PostingsIndex):
     """An inverted index that ranks by BM25."""
 
     kind: ClassVar[str] = "bm25"
@@ -104,6 +102,7 @@ class BM25Index(Index):
         analyzer: LuceneEnglishAnalyzer | None = None,
         store_text: bool = True,
         overwrite: bool = False,
+        memory_budget: int | None = None,
         progress: Progress | None = None,
         block_postings: int = BLOCK_POSTINGS,
     ) -> BM25Index:
@@ -119,6 +118,8 @@ class BM25Index(Index):
             analyzer: Turns text into terms; Lucene's English analysis by default.
             store_text: Whether to keep the words in the index.
             overwrite: Whether an index that is there may be replaced.
+            memory_budget: Bytes of memory that this process may use; what would need more becomes
+                several segments, and no answer changes.
             progress: Called with documents done and in all.
             block_postings: Postings held in memory at a time.
 
@@ -140,27 +141,27 @@ class BM25Index(Index):
         if not 0 <= b <= 1:
             raise DataError(f"b is {b}; it must lie between 0 and 1")
         analyzer = analyzer or LuceneEnglishAnalyzer()
-        chunks, total = document_chunks(source)
-        with (
-            Build(path, overwrite=overwrite, store_text=store_text) as build,
-            naming_space(build.folder),
-        ):
-            statistics = write_segment(
-                build.segment,
-                build.documents,
-                chunks,
-                analyzer,
-                block_postings=block_postings,
-                progress=lambda done: progress(done, total) if progress is not None else None,
-            )
-            build.commit(
-                cls.kind,
-                {"analyzer": analyzer.to_dict(), "k1": k1, "b": b},
-                statistics=statistics,
-            )
-            index = cls.open(build.folder)
-            build.keep_alive(index)
-        return index
+        empty = Manifest.empty(
+            cls.kind,
+            {"analyzer": analyzer.to_dict(), "k1": k1, "b": b},
+            statistics={"documents_with_terms": 0, "tokens": 0},
+            text_stored=store_text,
+        )
+
+        def make(generation: Generation) -> BM25Index:
+            index = cls(generation)
+            index.block_postings = block_postings
+            return index
+
+        return create(
+            make,
+            empty,
+            source,
+            path,
+            overwrite=overwrite,
+            memory_budget=memory_budget,
+            progress=progress,
+        )
 
     @classmethod
     def open(cls, path: str | Path) -> BM25Index:
@@ -189,26 +190,19 @@ class BM25Index(Index):
         progress: Callable[[int], None],
     ) -> dict[str, Any]:
         """Analyse documents and write their postings as a new segment."""
-        return write_segment(segment, documents, chunks, self.analyzer, progress=progress)
+        return write_segment(
+            segment,
+            documents,
+            chunks,
+            self.analyzer,
+            block_postings=self.block_postings,
+            progress=progress,
+        )
 
-    def merge(self, segment: SegmentWriter) -> dict[str, Any]:
-        """Write the postings of all live documents, from the forward index, as one segment."""
-        scratch = Path(tempfile.mkdtemp(prefix="spill-", dir=segment.folder))
-        postings = PostingsBuilder(segment, scratch)
-        for old, dictionary in zip(self.segments, self.dictionaries, strict=True):
-            names = [dictionary.term(number) for number in range(len(dictionary))]
-            values = old["values"].all()
-            offsets = old["forward.offsets"].all()
-            terms, codes = old["forward.terms"].all(), old["forward.codes"].all()
-            for row in old.live.tolist():
-                part = slice(offsets[row], offsets[row + 1])
-                packed = values[codes[part]]
-                found = [names[number] for number in terms[part].tolist()]
-                counts = dict(zip(found, (packed >> 8).tolist(), strict=True))
-                postings.add(counts, int(packed[0]) & 255 if len(packed) else 0)
-        segment.put("values", postings.finish())
-        shutil.rmtree(scratch)
-        return dict(self.manifest.statistics)
+    def derived(self, segment: SegmentReader) -> Iterable[Derivation]:
+        """Postings and forward index follow from each other, and both from the words."""
+        yield from super().derived(segment)
+        yield from of_words(segment, self.write)
 
     def updated(
         self,
@@ -230,11 +224,13 @@ class BM25Index(Index):
             for name in names
         }
         for segment, rows in removed:
-            offsets = segment["forward.offsets"].all()
-            positions, _ = ragged_take(offsets, rows)
-            frequencies = segment["values"].all()[segment["forward.codes"].all()[positions]] >> 8
-            totals["tokens"] -= int(frequencies.sum())
-            totals["documents_with_terms"] -= int((np.diff(offsets)[rows] > 0).sum())
+            offsets = segment["forward.offsets"]
+            starts, stops = offsets.take(rows), offsets.take(rows + 1)
+            bounds = np.stack([starts, stops], axis=1).ravel()
+            positions, _ = ragged_take(bounds, np.arange(0, len(bounds), 2))
+            codes = segment["forward.codes"].take(positions)
+            totals["tokens"] -= int((segment["values"].all()[codes] >> 8).sum())
+            totals["documents_with_terms"] -= int((stops > starts).sum())
         return totals
 
     @cached_property
@@ -253,12 +249,7 @@ class BM25Index(Index):
         return float(self.manifest.settings["b"])
 
     @cached_property
-    def dictionaries(self) -> list[Dictionary]:
-        """The terms of each segment."""
-        return [Dictionary(segment) for segment in self.segments]
-
-    @cached_property
-    def _impacts(self) -> list[NDArray[np.float32]]:
+    def impacts(self) -> list[NDArray[np.float32]]:
         """By segment, tf / (tf + k1 * (1 - b + b * dl / avgdl)) by code, float32 ``(codes,)``."""
         counted = self.manifest.statistics["documents_with_terms"]
         average = self.manifest.statistics["tokens"] / counted if counted else 1.0
@@ -270,6 +261,11 @@ class BM25Index(Index):
             norm = self.k1 * ((1 - self.b) + self.b * decoded[values & 255] / average)
             out.append((tf / (tf + norm)).astype(np.float32))
         return out
+
+    @property
+    def largest_impact(self) -> float:
+        """No document adds more than a term weighs."""
+        return 1.0
 
     def idf(self, df: int) -> float:
         """ln(1 + (N - df + 0.5) / (df + 0.5)) for a document frequency."""
@@ -298,145 +294,18 @@ class BM25Index(Index):
             f"{queries.form_name}"
         )
 
-    def _slices(self, terms: dict[str, float]) -> _Slices:
-        """Known terms in ascending order of their bytes, with their postings in each segment."""
-        names, bounds, weights = [], [], []
-        # This order, and not that of any one segment, is the order in which scores are added up.
-        for term in sorted(terms, key=lambda term: term.encode("utf-8")):
-            if terms[term] == 0:
-                continue
-            found, df = self._postings(term)
-            if df:
-                names.append(term)
-                bounds.append(found)
-                weights.append(terms[term] * self.idf(df))
-        return _Slices(names, bounds, weights)
-
-    def _postings(self, term: str) -> tuple[list[tuple[int, int]], int]:
-        """A term's postings in each segment, and how many live documents hold it."""
-        if term in self._known:
-            return self._known[term]
-        from retrievekit.kernels.postings import count_dead
-
-        found, df = [], 0
-        for segment, dictionary in zip(self.segments, self.dictionaries, strict=True):
-            number = dictionary.find(term)
-            start = stop = 0
-            if number >= 0:
-                start, stop = segment["postings.offsets"].slice(number, number + 2).tolist()
-                segment["postings.rows"].ensure(start, stop)
-                segment["postings.codes"].ensure(start, stop)
-            df += stop - start
-            if len(segment.dead) and stop > start:
-                rows = segment["postings.rows"].unchecked
-                df -= int(count_dead(rows, np.array([start]), np.array([stop]), segment.dead)[0])
-            found.append((start, stop))
-        if len(self._known) < 1 << 16:
-            self._known[term] = (found, df)
-        return found, df
-
-    @cached_property
-    def _known(self) -> dict[str, tuple[list[tuple[int, int]], int]]:
-        return {}
-
-    def search(
-        self,
-        queries: Queries,
-        k: int,
-        *,
-        where: str | Condition | None = None,
-        threads: int | None = None,
-    ) -> Run:
-        """The k best documents of each query by BM25; documents without a query term are no hits.
+    def term_weight(self, term: str, weight: float) -> float:
+        """The idf of a term times its weight in the query.
 
         Args:
-            queries: Queries of texts or of weighted terms.
-            k: Hits per query, at least 1.
-            where: A condition on metadata that hits must satisfy; statistics stay those of all.
-            threads: Threads to use; all cores by default. The answer does not depend on it.
+            term: The term as the index keeps it.
+            weight: Its weight in the query.
 
         Returns:
-            The run.
-
-        Raises:
-            DataError: k is no whole number of at least 1.
-            FormError: The queries are vectors or have no form.
-            NonFiniteError: A query's term weights are so large that scores may overflow.
+            The product; 0 when no live document holds the term.
         """
-        from retrievekit.kernels.postings import search_postings
-        from retrievekit.kernels.select import unpack_all
-
-        check_k(k)
-        found = [self._slices(terms) for terms in self.query_terms(queries)]
-        for row, slices in enumerate(found):
-            # No posting adds more than its term's weight, so this bounds every partial sum.
-            if not sum(map(abs, slices.weights)) < MAX_SCORE:
-                raise NonFiniteError(
-                    f"query {queries.ids[row]!r}: its term weights are so large that scores may "
-                    "not fit into float32; scale them down"
-                )
-        bounds = np.zeros(len(found) + 1, np.int64)
-        np.cumsum([len(slices.weights) for slices in found], out=bounds[1:])
-        weights = np.array([w for slices in found for w in slices.weights], np.float32)
-        hidden, candidates = self.hidden(where)
-        k = min(k, max(candidates, 1))
-        keys = np.empty((len(queries), k), np.uint64)
-        counts = np.zeros(len(queries), np.int64)
-        for number, segment in enumerate(self.segments):
-            pairs = [slices.bounds[i][number] for slices in found for i in range(len(slices.names))]
-            starts, stops = np.array(pairs, np.int64).reshape(-1, 2).T.copy()
-            rows, codes = segment["postings.rows"].unchecked, segment["postings.codes"].unchecked
-            impacts, ranks = self._impacts[number], self.ranks[number]
-
-            def part(
-                first: int,
-                last: int,
-                own: Any = (rows, codes, impacts, starts, stops, ranks),
-                dead: NDArray[np.bool_] = hidden[number],
-            ) -> None:
-                rows, codes, impacts, starts, stops, ranks = own
-                search_postings(
-                    rows, codes, impacts, bounds[first : last + 1], starts, stops, weights,
-                    ranks, dead, k, keys[first:last], counts[first:last],
-                )  # fmt: skip
-
-            in_parts(part, len(queries), threads)
-        out_rows = np.empty((len(queries), k), np.int32)
-        out_scores = np.empty((len(queries), k), np.float32)
-        unpack_all(keys, counts, self.ids.order, out_rows, out_scores)
-        return run_of(queries, self.ids, out_rows, out_scores, counts)
-
-    def explain(self, queries: Queries, doc_id: str) -> dict[str, float]:
-        """What each term of the first query adds to a document's score.
-
-        Args:
-            queries: One query.
-            doc_id: The document.
-
-        Returns:
-            float by term, adding up to the score; terms that the document lacks are left out.
-        """
-        segment, row = self.place(self.ids.row(doc_id))
-        number = self.segments.index(segment)
-        slices = self._slices(self.query_terms(queries)[0])
-        parts: dict[str, float] = {}
-        for name, bounds, weight in zip(slices.names, slices.bounds, slices.weights, strict=True):
-            start, stop = bounds[number]
-            rows = segment["postings.rows"].slice(start, stop)
-            place = int(np.searchsorted(rows, row))
-            if place < len(rows) and rows[place] == row:
-                code = segment["postings.codes"].slice(start, stop)[place]
-                parts[name] = float(np.float32(weight) * self._impacts[number][code])
-        return parts
-
-
-@dataclass(frozen=True)
-class _Slices:
-    """The terms of one query: for each its postings' bounds in each segment, and its weight."""
-
-    names: list[str]
-    bounds: list[list[tuple[int, int]]]
-    weights: list[float]
+        df = self.df(term)
+        return weight * self.idf(df) if df else 0.0
 
 
 def write_segment(

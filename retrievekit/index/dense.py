@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrievekit import registry
+from retrievekit.candidates import CandidatesLike
 from retrievekit.corpus import Corpus, Document
 from retrievekit.cuts import Cuts
 from retrievekit.errors import (
@@ -27,30 +28,42 @@ from retrievekit.errors import (
     EncoderMismatchError,
     FormError,
     NonFiniteError,
-    UnknownNameError,
 )
+from retrievekit.headway import following
 from retrievekit.index.base import Index
-from retrievekit.index.documents import Build, DocumentWriter, document_chunks
-from retrievekit.index.results import check_k, in_parts, run_of
-from retrievekit.protocols import Encoder, EncoderCard, Progress, Similarity, similarity_named
+from retrievekit.index.derived import Derivation
+from retrievekit.index.documents import DocumentWriter
+from retrievekit.index.engines import approximate
+from retrievekit.index.engines.flat import FlatSearch
+from retrievekit.index.engines.named import engine_named
+from retrievekit.index.engines.options import settled
+from retrievekit.index.engines.searcher import EngineSearcher
+from retrievekit.index.given import GivenVectors, VectorSource
+from retrievekit.index.once import SHARD, Once
+from retrievekit.index.results import check_k, run_of
+from retrievekit.index.searcher import Searcher
+from retrievekit.index.storage import dtype_of, rounded, widened
+from retrievekit.index.writer import create
+from retrievekit.protocols import (
+    Encoder,
+    EncoderCard,
+    Engine,
+    Progress,
+    Similarity,
+    similarity_named,
+)
 from retrievekit.queries import Queries
 from retrievekit.run import Run
-from retrievekit.store.files import naming_space
+from retrievekit.stage import fingerprint_of
+from retrievekit.store.manifest import Manifest
 from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter
 from retrievekit.vectors import DenseVectors
 from retrievekit.where import Condition
 
 log = logging.getLogger(__name__)
 
-ENCODED_AT_A_TIME = 1024
-"""Documents that are encoded between two reports of progress."""
-
-QUERIES_AT_A_TIME = 256
-DOCUMENTS_AT_A_TIME = 1 << 14
-"""Shape of one block of approximate scores: 16 MiB of float32."""
-
-SPARE_CANDIDATES = 64
-"""Candidates beyond k, so that rounding in the fast pass rarely forces a full scan."""
+COPIED_AT_A_TIME = 1 << 14
+"""Vectors that a merge copies at once."""
 
 
 class DenseIndex(Index):
@@ -69,6 +82,7 @@ class DenseIndex(Index):
 
     def __init__(self, generation: Generation, encoder: Encoder | None = None) -> None:
         super().__init__(generation)
+        self._learnt: approximate.Learnt | None = None
         if encoder is not None:
             self.encoder = self._checked(encoder)
 
@@ -80,8 +94,11 @@ class DenseIndex(Index):
         path: str | Path | None = None,
         *,
         engine: str = "flat",
+        storage: str = "float32",
         store_text: bool = True,
         overwrite: bool = False,
+        memory_budget: int | None = None,
+        resume: bool = True,
         progress: Progress | None = None,
     ) -> DenseIndex:
         """Encode documents and index their vectors, holding a bounded part in memory.
@@ -90,47 +107,111 @@ class DenseIndex(Index):
             source: A corpus, or any iterable of documents, read once.
             encoder: Encodes title and text joined by one blank.
             path: The index folder; without it the index lives as long as the object.
-            engine: ``flat``, exact search.
+            engine: ``flat``, exact search; ``binary`` or ``int8``, a first pass over signs or
+                bytes whose best are scored again from the stored vectors; or any FAISS factory
+                string, such as ``HNSW32`` or ``IVF512,PQ96x4fs`` (extra ``faiss``), approximate
+                and faster. It is trained once, on what is built; how close it comes is in `recall`.
+            storage: ``float32``, or ``float16``: half the bytes, vectors rounded once; the index
+                then answers, exactly or not, for what it stores.
             store_text: Whether to keep the words in the index.
             overwrite: Whether an index that is there may be replaced.
+            memory_budget: Bytes of memory that this process may use; what would need more becomes
+                several segments, and no answer changes.
+            resume: Whether vectors that an interrupted build or update left at `path` are used,
+                where documents and encoder are the same; the index is as if nothing had happened.
             progress: Called with documents done and in all.
 
         Returns:
             The index, opened.
 
         Raises:
-            UnknownNameError: No such engine.
+            UnknownNameError: No such engine or storage.
+            MissingExtraError: FAISS is not installed.
+            DataError: FAISS cannot build the engine at this dimension or similarity.
             EncoderContractError: The encoder gave vectors of another shape than it says.
-            NonFiniteError: A vector holds NaN or infinity as float32.
+            NonFiniteError: A vector holds NaN, or more than the storage can.
             FingerprintError: The encoder's card holds what cannot be written down.
             IndexExistsError: An index is at `path` and `overwrite` is false.
             LockedError: Another process is writing there.
         """
-        if engine != "flat":
-            raise UnknownNameError.among("dense engine", engine, ["flat"])
         similarity = similarity_named(encoder.similarity)
+        if engine != "flat":
+            engine_named(engine, encoder.dim, similarity)  # fails before anything is encoded
         card = encoder.card.to_dict()
-        chunks, total = document_chunks(source, ENCODED_AT_A_TIME)
-        with (
-            Build(path, overwrite=overwrite, store_text=store_text) as build,
-            naming_space(build.folder),
-        ):
-            statistics = write_segment(
-                build.segment,
-                build.documents,
-                chunks,
-                encoder,
-                similarity,
-                progress=lambda done: progress(done, total) if progress is not None else None,
-            )
-            build.commit(
-                cls.kind,
-                {"engine": engine, "similarity": similarity, "dim": encoder.dim},
-                statistics=statistics,
-                encoder=card,
-            )
-            index = cls.open(build.folder, encoder)
-            build.keep_alive(index)
+        empty = Manifest.empty(
+            cls.kind,
+            settings_of(engine, similarity, encoder.dim, storage),
+            statistics={"largest_norm": 0.0},
+            encoder=card,
+            text_stored=store_text,
+        )
+        return create(
+            lambda generation: cls(generation, encoder),
+            empty,
+            source,
+            path,
+            overwrite=overwrite,
+            memory_budget=memory_budget,
+            resume=resume,
+            progress=progress,
+        )
+
+    @classmethod
+    def from_vectors(
+        cls,
+        source: Corpus | Iterable[Document],
+        vectors: NDArray[Any] | DenseVectors | VectorSource,
+        path: str | Path | None = None,
+        *,
+        encoder: Encoder | None = None,
+        similarity: str | None = None,
+        engine: str = "flat",
+        storage: str = "float32",
+        store_text: bool = True,
+        overwrite: bool = False,
+        memory_budget: int | None = None,
+        progress: Progress | None = None,
+    ) -> DenseIndex:
+        """Index vectors that were computed elsewhere, holding a bounded part in memory.
+
+        Args:
+            source: The documents in the order of the vectors: a corpus, or any iterable, read once.
+            vectors: Floats ``(n, d)``, possibly mapped, of any float dtype, or a source of them
+                (`retrievekit.encode.precomputed.PrecomputedVectors.open`), whose ids are compared
+                with the documents'.
+            path: As in `build`.
+            encoder: Who made the vectors; encodes the queries. Without one the index is searched
+                with vectors.
+            similarity: How vectors are compared; by default as the encoder says.
+            engine: As in `build`.
+            storage: As in `build`.
+            store_text: As in `build`.
+            overwrite: As in `build`.
+            memory_budget: As in `build`.
+            progress: As in `build`.
+
+        Returns:
+            The index, opened.
+
+        Raises:
+            DataError: Counts or ids of documents and vectors differ, or no similarity is known.
+            NonFiniteError: A vector holds NaN or infinity as float32; names the document.
+        """
+        given = GivenVectors(vectors, encoder, similarity)
+        index = cls.build(
+            given.matched(source),
+            given,
+            path,
+            engine=engine,
+            storage=storage,
+            store_text=store_text,
+            overwrite=overwrite,
+            memory_budget=memory_budget,
+            progress=progress,
+        )
+        del index.__dict__["encoder"]
+        if encoder is not None:
+            index.encoder = encoder
         return index
 
     @classmethod
@@ -163,18 +244,74 @@ class DenseIndex(Index):
         progress: Callable[[int], None],
     ) -> dict[str, Any]:
         """Encode documents and write their vectors as a new segment."""
-        small = (part for chunk in chunks for part in chunk.chunks(ENCODED_AT_A_TIME))
-        return write_segment(
-            segment, documents, small, self.encoder, self.similarity, progress=progress
+        shards = (part for chunk in chunks for part in chunk.chunks(SHARD))
+        statistics = write_segment(
+            segment,
+            documents,
+            shards,
+            self.encoder,
+            self.similarity,
+            dtype_of(self.storage),
+            progress=progress,
         )
+        self._write_native(segment, self._learnt or approximate.Learnt.of(self.segments))
+        return statistics
 
     def merge(self, segment: SegmentWriter) -> dict[str, Any]:
         """Copy the vectors of all live documents into one segment."""
-        stored = segment.array("vectors", np.float32, (self.dim,))
+        stored = segment.array("vectors", dtype_of(self.storage), (self.dim,))
         for old in self.segments:
-            for start in range(0, len(old.live), DOCUMENTS_AT_A_TIME):
-                stored.append(old["vectors"].all()[old.live[start : start + DOCUMENTS_AT_A_TIME]])
+            for start in range(0, len(old.live), COPIED_AT_A_TIME):
+                stored.append(old["vectors"].all()[old.live[start : start + COPIED_AT_A_TIME]])
+        self._write_native(segment, self._learnt or approximate.Learnt.of(self.segments), True)
         return dict(self.manifest.statistics)
+
+    def taken_over(
+        self,
+        segment: SegmentWriter,
+        index: DenseIndex,
+        change: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    ) -> dict[str, Any]:
+        """Write another index's vectors, changed, as one segment of this one.
+
+        Args:
+            segment: Where arrays are written.
+            index: The other index, whose live documents are taken.
+            change: Makes of float32 ``(n, d)`` what this index holds, float32 ``(n, dim)``.
+
+        Returns:
+            The segment's statistics.
+        """
+        dtype, largest = dtype_of(self.storage), 0.0
+        stored = segment.array("vectors", dtype, (self.dim,))
+        before = 0
+        for old in index.segments:
+            for start in range(0, len(old.live), COPIED_AT_A_TIME):
+                rows = old.live[start : start + COPIED_AT_A_TIME]
+                vectors = change(widened(old["vectors"].take(rows)))
+                kept = rounded(vectors, dtype, partial(_id_of, index, before))
+                largest = max(largest, longest(widened(kept)))
+                stored.append(kept)
+                before += len(rows)
+        self._write_native(segment, None, True)
+        return {"largest_norm": largest}
+
+    def _write_native(
+        self, segment: SegmentWriter, learnt: approximate.Learnt | None, merged: bool = False
+    ) -> None:
+        """Write the engine's files, by what it has learnt before."""
+        if self._engine is None:
+            return
+        vectors = widened(segment.written("vectors").all())
+        if merged and learnt is not None and learnt.outgrown(len(vectors)):
+            learnt = None
+        self._learnt = approximate.write_native(self._engine, segment, vectors, learnt)
+
+    def derived(self, segment: SegmentReader) -> Iterable[Derivation]:
+        """Which files of a segment can be computed again from others, for `repair`."""
+        yield from super().derived(segment)
+        if self._engine is not None:
+            yield from approximate.derivations(self._engine, segment)
 
     def updated(
         self,
@@ -216,10 +353,12 @@ class DenseIndex(Index):
             EncoderMismatchError: What the name leads to now is another encoder.
             UnknownNameError: The name leads nowhere; open the index with the encoder.
         """
-        name = self.card.name
-        if name in registry.names("encoder"):
-            return self._checked(registry.resolve("encoder", name)())
-        return self._checked(registry.resolve("encoder", "sentence")(self.card))
+        card = self.card
+        if card.name in registry.names("encoder"):
+            return self._checked(registry.resolve("encoder", card.name)())
+        # The class that the card names knows how to read the rest of it.
+        load = registry.resolve("encoder-class", card.identity.get("class", "sentence"))
+        return self._checked(load(card))
 
     def _checked(self, encoder: Encoder) -> Encoder:
         differences = self.card.differences(encoder.card)
@@ -241,7 +380,7 @@ class DenseIndex(Index):
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
         """The live documents' vectors as stored, float32 ``(documents, dim)``, verified."""
-        parts = [segment["vectors"].all() for segment in self.segments]
+        parts = [widened(segment["vectors"].all()) for segment in self.segments]
         if len(parts) == 1 and not len(self.segments[0].dead):
             whole: NDArray[np.float32] = parts[0]
             return whole
@@ -293,142 +432,150 @@ class DenseIndex(Index):
         k: int,
         *,
         where: str | Condition | None = None,
+        candidates: CandidatesLike | None = None,
         threads: int | None = None,
+        engine_options: Mapping[str, int] | None = None,
     ) -> Run:
-        """The k nearest documents of each query, exactly.
+        """The k nearest documents of each query; exactly with the engine ``flat``.
+
+        With another engine they are the nearest of those that it proposes, and all of them are
+        looked at where conditions or candidates leave few. k hits come back wherever as many are
+        allowed.
 
         Args:
             queries: Queries of texts or of dense vectors.
             k: Hits per query, at least 1.
-            where: A condition on metadata that hits must satisfy; statistics stay those of all.
+            where: A condition on metadata that hits must satisfy.
+            candidates: For each query the only documents that it may have.
             threads: Threads to use; all cores by default. The answer does not depend on it.
+            engine_options: See `retrievekit.index.engines.options.defaults`.
 
         Returns:
             The run.
 
         Raises:
-            DataError: k is no whole number of at least 1.
+            DataError: k is no whole number of at least 1, or an option is no number of its kind.
+            UnknownNameError: The engine has no such option.
+            CorruptIndexError: A file is damaged.
             NonFiniteError: Vectors so long that scores do not fit into float32; names the query.
         """
-        check_k(k)
-        vectors = self.query_vectors(queries)
-        self._check_range(vectors, queries)
-        hidden, candidates = self.hidden(where)
-        k = min(k, max(candidates, 1))
-        rows = np.empty((len(queries), k), np.int32)
-        scores = np.empty((len(queries), k), np.float32)
-        counts = np.zeros(len(queries), np.int64)
-        for first in range(0, len(queries) if candidates else 0, QUERIES_AT_A_TIME):
-            part = slice(first, first + QUERIES_AT_A_TIME)
-            out = (rows[part], scores[part], counts[part])
-            self._search_part(vectors[part], *out, hidden, candidates, threads)
-        return run_of(queries, self.ids, rows, scores, counts)
-
-    def _search_part(
-        self,
-        queries: NDArray[np.float32],
-        rows: NDArray[np.int32],
-        scores: NDArray[np.float32],
-        counts: NDArray[np.int64],
-        hidden: list[NDArray[np.bool_]],
-        candidates: int,
-        threads: int | None,
-    ) -> None:
-        from retrievekit.kernels.dense import rescore, settle
         from retrievekit.kernels.select import unpack_all
 
-        k = rows.shape[1]
-        euclidean = self.similarity == "euclidean"
-        order = self.ids.order
-        wanted = min(k + max(SPARE_CANDIDATES, k // 8), candidates)
-        found, proposed = self._proposed(queries, wanted, hidden, threads)
-        likely = np.empty((len(queries), wanted), np.int32)
-        approximate = np.empty((len(queries), wanted), np.float32)
-        unpack_all(found, proposed, order, likely, approximate)
-        exact = np.empty_like(approximate)
-        margins = self._margins(queries)
+        check_k(k)
+        options = settled(self.engine, engine_options)
+        vectors = self.query_vectors(queries)
+        self._check_range(vectors, queries)
+        chosen = None if candidates is None else self.chosen(queries, candidates, where)
+        hidden, most = self.hidden(where) if chosen is None else ([], chosen.most)
+        k = min(k, max(most, 1))
         keys = np.empty((len(queries), k), np.uint64)
-        unsure = np.zeros(len(queries), bool)
-        segments, places = self._places
-
-        def finish(a: int, b: int) -> None:
-            for number, segment in enumerate(self.segments):
-                rescore(
-                    queries[a:b], segment["vectors"].unchecked, euclidean, number, segments,
-                    places, likely[a:b], proposed[a:b], exact[a:b],
-                )  # fmt: skip
-            settle(
-                likely[a:b], approximate[a:b], exact[a:b], proposed[a:b], margins[a:b],
-                self.ids.rank, candidates, k, keys[a:b], counts[a:b], unsure[a:b],
-            )  # fmt: skip
-
-        in_parts(finish, len(queries), threads)
-        for query in np.flatnonzero(unsure):
-            one = slice(query, query + 1)
-            self._scan(queries[query], keys[one], counts[one], hidden)
-        unpack_all(keys, counts, order, rows, scores)
-
-    def _proposed(
-        self,
-        queries: NDArray[np.float32],
-        wanted: int,
-        hidden: list[NDArray[np.bool_]],
-        threads: int | None,
-    ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        """Keys of the best approximate scores of each query, and how many there are."""
-        from retrievekit.kernels.dense import propose
-
-        found = np.empty((len(queries), wanted + DOCUMENTS_AT_A_TIME), np.uint64)
-        proposed = np.zeros(len(queries), np.int64)
-        for segment, ranks, out in zip(self.segments, self.ranks, hidden, strict=True):
-            stored = segment["vectors"]
-            for first in range(0, len(stored), DOCUMENTS_AT_A_TIME):
-                block = stored.slice(first, min(first + DOCUMENTS_AT_A_TIME, len(stored)))
-                approximate = queries @ block.T
-                if self.similarity == "euclidean":
-                    approximate = 2 * approximate - np.einsum("ij,ij->i", block, block)
-                if len(out):
-                    approximate[:, out[first : first + len(block)]] = -np.inf
-
-                def merge(
-                    a: int, b: int, first: int = first, ranks: Any = ranks, block: Any = approximate
-                ) -> None:
-                    propose(block[a:b], first, ranks, wanted, found[a:b], proposed[a:b])
-
-                in_parts(merge, len(queries), threads)
-        return found, proposed
-
-    def _scan(
-        self,
-        query: NDArray[np.float32],
-        keys: NDArray[np.uint64],
-        counts: NDArray[np.int64],
-        hidden: list[NDArray[np.bool_]],
-    ) -> None:
-        """The exact ranking of one query by scoring every document, into its row of keys."""
-        from retrievekit.kernels.dense import propose, scan
-
-        k = keys.shape[1]
-        for segment, ranks, out in zip(self.segments, self.ranks, hidden, strict=True):
-            vectors = segment["vectors"].all()
-            scores = np.empty((1, len(vectors)), np.float32)
-            scan(query, vectors, self.similarity == "euclidean", out, scores[0])
-            found = np.empty((1, k + len(vectors)), np.uint64)
-            found[:, :k] = keys
-            propose(scores, 0, ranks, k, found, counts)
-            keys[:] = found[:, :k]
+        counts = np.zeros(len(queries), np.int64)
+        if chosen is not None:
+            for part, allowed in chosen.parts(threads):
+                self._flat.search_among(vectors[part], allowed, keys[part], counts[part], threads)
+        elif most and self.engine == "flat":
+            self._flat.search(vectors, hidden, most, keys, counts, threads)
+        elif most:
+            self._approximate.search(vectors, hidden, most, keys, counts, threads, options)
+        rows, scores = np.empty(keys.shape, np.int32), np.empty(keys.shape, np.float32)
+        unpack_all(keys, counts, self.ids.order, rows, scores)
+        return run_of(queries, self.ids, rows, scores, counts)
 
     @cached_property
-    def _places(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """By live row its segment's number, and its row there, int32 ``(live documents,)``."""
-        live = [segment.live.astype(np.int32) for segment in self.segments]
-        numbers = np.repeat(np.arange(len(live), dtype=np.int32), [len(part) for part in live])
-        return numbers, np.concatenate(live)
+    def _flat(self) -> FlatSearch:
+        return FlatSearch(self)
+
+    @cached_property
+    def _approximate(self) -> approximate.ApproximateSearch:
+        assert self._engine is not None
+        return approximate.ApproximateSearch(self, self._engine, self._flat)
+
+    @cached_property
+    def _engine(self) -> Engine | None:
+        # Made when it is used first, so that an index can be inspected without FAISS.
+        if self.engine == "flat":
+            return None
+        return engine_named(self.engine, self.dim, self.similarity)
+
+    @property
+    def engine(self) -> str:
+        """``flat``, ``binary``, ``int8`` or a FAISS factory string."""
+        return str(self.manifest.settings["engine"])
+
+    @property
+    def storage(self) -> str:
+        """``float32`` or ``float16``: how the vectors are stored."""
+        return str(self.manifest.settings.get("storage", "float32"))
+
+    @property
+    def recall(self) -> float | None:
+        """The engine's recall@10 with its default options, on a sample of the stored vectors.
+
+        It was measured when each segment was written, before later deletions; 1 where search is
+        exact, None without documents.
+        """
+        return approximate.overall_recall(self.segments)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over kind, settings, encoder identity and documents.
+
+        Over the engine's files too where its answers depend on how the index came about.
+        """
+        if self.engine == "flat":
+            return super().fingerprint
+        records = (segment.record.native.get(approximate.NATIVE) for segment in self.segments)
+        files = [None if record is None else record.sha256 for record in records]
+        return fingerprint_of({"index": super().fingerprint, "engine files": files})
+
+    @property
+    def largest_norm(self) -> float:
+        """A bound on the length of the stored vectors."""
+        return float(self.manifest.statistics["largest_norm"])
+
+    def searcher(
+        self,
+        k: int = 1000,
+        where: str | Condition | None = None,
+        candidates: CandidatesLike | None = None,
+        *,
+        engine_options: Mapping[str, int] | None = None,
+        **knobs: Any,
+    ) -> Searcher:
+        """The stage that searches this index.
+
+        Args:
+            k: As in `Index.searcher`.
+            where: As in `Index.searcher`.
+            candidates: As in `Index.searcher`.
+            engine_options: What the engine has besides, such as ``nprobe``, ``efSearch`` and
+                ``refine``; see `retrievekit.index.engines.options.defaults`. They change answers.
+            knobs: As in `Index.searcher`.
+
+        Returns:
+            The stage.
+
+        Raises:
+            UnknownNameError: The engine has no such option.
+            DataError: An option is no number of its kind.
+        """
+        options = settled(self.engine, engine_options)
+        plain = super().searcher(k, where, candidates, **knobs)
+        if self.engine == "flat":
+            return plain
+        return EngineSearcher(
+            index=self,
+            k=k,
+            where=plain.where,
+            candidates=plain.candidates,
+            engine_options=options,
+            threads=plain.threads,
+        )
 
     def _check_range(self, vectors: NDArray[np.float32], queries: Queries) -> None:
         """Raise when a score, or a sum on the way to it, may not fit into float32."""
         norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-        largest = float(self.manifest.statistics["largest_norm"])
+        largest = self.largest_norm
         if self.similarity == "euclidean":
             reached = 2 * (norms + largest) ** 2
         else:
@@ -441,24 +588,26 @@ class DenseIndex(Index):
                 "vectors down, or use an encoder of cosine similarity"
             )
 
-    def _margins(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Twice a bound on the error of an approximate score, the final rounding included.
 
-        A float32 inner product of d terms errs by at most ``d * u * |q| * |v|`` with u = 2**-24 in
-        any order of summation (Higham, "Accuracy and Stability of Numerical Algorithms", 3.1), up
-        to terms of order u squared, which the factor covers. Below 2**-126 float32 thins out, or
-        is flushed to zero: each operation may lose as much once more.
-        """
-        unit, least = 2.0**-24, 2.0**-126
-        norms = np.linalg.norm(queries.astype(np.float64), axis=1)
-        largest = float(self.manifest.statistics["largest_norm"])
-        if self.similarity == "euclidean":
-            error = (2 * self.dim + 8) * unit * (norms + largest) ** 2
-            error += (4 * self.dim + 4) * least
-        else:
-            error = (self.dim + 4) * unit * norms * largest + 2 * self.dim * least
-        margins: NDArray[np.float32] = (2.02 * error).astype(np.float32)
-        return margins
+def _id_of(index: DenseIndex, before: int, row: int) -> str:
+    return index.ids[before + row]
+
+
+def settings_of(engine: str, similarity: Similarity, dim: int, storage: str) -> dict[str, Any]:
+    """What the answers of an index depend on besides its documents and its encoder.
+
+    Args:
+        engine: The engine.
+        similarity: How vectors are compared.
+        dim: Components of each vector.
+        storage: How they are stored.
+
+    Returns:
+        The manifest's settings.
+    """
+    dtype_of(storage)
+    settings = {"engine": engine, "similarity": similarity, "dim": dim}
+    return settings if storage == "float32" else {**settings, "storage": storage}
 
 
 def write_segment(
@@ -467,6 +616,7 @@ def write_segment(
     chunks: Iterable[Corpus],
     encoder: Encoder,
     similarity: Similarity,
+    dtype: np.dtype[Any],
     *,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
@@ -475,9 +625,11 @@ def write_segment(
     Args:
         segment: Where arrays are written.
         documents: Where ids and words are written.
-        chunks: The documents.
+        chunks: The documents, each chunk encoded in one call and, unless the vectors are given,
+            kept as one shard.
         encoder: Encodes title and text joined by one blank.
         similarity: Under ``cosine`` vectors are normalised.
+        dtype: How they are stored.
         progress: Called with documents done.
 
     Returns:
@@ -486,24 +638,43 @@ def write_segment(
     largest = 0.0
     cuts = Cuts()
     wordless, zero = _Noted("without words"), _Noted("whose vector is all zeros")
-    stored = segment.array("vectors", np.float32, (encoder.dim,))
+    stored = segment.array("vectors", dtype, (encoder.dim,))
+    # Vectors that were given do not follow from the texts by which shards are found.
+    once = Once(encoder.card, None if isinstance(encoder, GivenVectors) else segment.shards)
     for chunk in chunks:
-        with cuts.collected():
-            vectors = document_vectors(encoder, chunk)
-        wordless.add([not text.strip() for text in chunk.contents()], chunk)
+        texts = chunk.contents()
+
+        def told(n: int, before: int = documents.documents) -> None:
+            progress(before + n)
+
+        with cuts.collected(), following(told):
+            vectors = document_vectors(encoder, chunk, texts, once)
+        wordless.add([not text.strip() for text in texts], chunk)
         zero.add(np.asarray(~vectors.any(axis=1)), chunk)
         if similarity == "cosine":
             vectors = normalised(vectors)
-        if len(vectors):
-            squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-            largest = max(largest, float(np.sqrt(squares.max())))
-        stored.append(vectors)
+        kept = rounded(vectors, dtype, chunk.ids.__getitem__)
+        largest = max(largest, longest(widened(kept)))
+        stored.append(kept)
         documents.add(chunk)
         progress(documents.documents)
     cuts.tell()
     wordless.tell("their vectors say nothing of them, but are found like any other's")
     zero.tell("under dot and cosine they score 0, above whatever scores below 0")
     return {"largest_norm": largest}
+
+
+def longest(vectors: NDArray[np.float32]) -> float:
+    """The length of the longest vector.
+
+    Args:
+        vectors: float32 ``(n, d)``.
+
+    Returns:
+        The length, 0 when there is none.
+    """
+    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    return float(np.sqrt(squares.max(initial=0)))
 
 
 class _Noted:
@@ -526,18 +697,28 @@ class _Noted:
             log.warning("%d documents %s (%s%s): %s", self.count, self.what, shown, more, so)
 
 
-def document_vectors(encoder: Encoder, part: Corpus) -> NDArray[np.float32]:
-    """Encode some documents and check what comes back.
+def document_vectors(
+    encoder: Encoder, part: Corpus, texts: list[str], once: Once
+) -> NDArray[np.float32]:
+    """Encode some documents, unless that was done before, and check what comes back.
 
     Args:
         encoder: The encoder.
         part: The documents.
+        texts: What is encoded of them.
+        once: What was encoded before.
 
     Returns:
         float32 ``(documents, dim)``.
     """
-    vectors = encoder.encode_document(part.contents())
-    return checked_vectors(vectors, len(part), encoder, "document", part.ids)
+
+    def checked(vectors: NDArray[Any]) -> NDArray[np.float32]:
+        return checked_vectors(vectors, len(part), encoder, "document", part.ids)
+
+    def encoded() -> dict[str, NDArray[Any]]:
+        return {"vectors": checked(encoder.encode_document(texts))}
+
+    return checked(once.arrays(texts, encoded)["vectors"])
 
 
 def checked_vectors(

@@ -1,17 +1,19 @@
-"""Writing documents: what every index kind keeps of them, and the build of a new index."""
+"""Writing documents: what every index kind keeps of them."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
 import shutil
-import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from retrievekit.arrow import row_array, string_array
@@ -19,12 +21,7 @@ from retrievekit.corpus import CHUNK, Corpus, Document
 from retrievekit.errors import DataError
 from retrievekit.ids import Ids
 from retrievekit.index.words import Words, joined_metadata
-from retrievekit.store.commit import Transaction
-from retrievekit.store.manifest import Manifest, SegmentRecord
 from retrievekit.store.segment import SegmentReader, SegmentWriter, StringsWriter
-
-if TYPE_CHECKING:
-    from retrievekit.index.base import Index
 
 
 class DocumentWriter:
@@ -46,11 +43,13 @@ class DocumentWriter:
         self._hash = 0
         self.documents = 0
 
-    def add(self, part: Corpus) -> None:
+    def add(self, part: Corpus, more: Sequence[bytes] | None = None) -> None:
         """Write some documents.
 
         Args:
             part: The documents.
+            more: For each what answers depend on besides its words, such as weights that were
+                given with it; it becomes part of the corpus hash.
         """
         table = part.table
         texts: list[str] = table.column("text").to_pylist()
@@ -62,7 +61,8 @@ class DocumentWriter:
             self._title.extend(titles)
         self._metadata.append((len(titles), extra))
         rows = extra.to_pylist() if extra.num_columns else [{}] * len(texts)
-        documents = zip(part.ids, titles, texts, rows, strict=True)
+        extras = [b""] * len(texts) if more is None else more
+        documents = zip(part.ids, titles, texts, rows, extras, strict=True)
         shares = [document_hash(*document) for document in documents]
         self._hash = (self._hash + sum(shares)) % _MODULUS
         raw = b"".join(share.to_bytes(_HASH_BYTES, "little") for share in shares)
@@ -78,6 +78,7 @@ class DocumentWriter:
         words = Words(segment)
         ids = Ids(segment["ids.bytes"].all(), segment["ids.offsets"].all())
         for start in range(0, len(segment.live), CHUNK):
+            self._segment.check_wanted()
             live = segment.live[start : start + CHUNK]
             self._ids.append(ids.arrow.take(row_array(live)))
             if self._text is not None and self._title is not None:
@@ -131,7 +132,9 @@ def hash_sum(shares: NDArray[np.uint8]) -> int:
     return sum(int.from_bytes(share.tobytes(), "little") for share in shares)
 
 
-def document_hash(doc_id: str, title: str, text: str, metadata: dict[str, Any]) -> int:
+def document_hash(
+    doc_id: str, title: str, text: str, metadata: dict[str, Any], more: bytes = b""
+) -> int:
     """A document's share of the corpus hash, which is the sum of all shares modulo 2**256.
 
     A sum does not depend on order, and one document's share can be taken out again.
@@ -141,6 +144,7 @@ def document_hash(doc_id: str, title: str, text: str, metadata: dict[str, Any]) 
         title: Its title.
         text: Its text.
         metadata: Its metadata; null values do not count.
+        more: What else its answers depend on; nothing changes nothing.
 
     Returns:
         An integer below 2**256.
@@ -151,10 +155,16 @@ def document_hash(doc_id: str, title: str, text: str, metadata: dict[str, Any]) 
         raw = field.encode("utf-8")
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
+    digest.update(more)
     return int.from_bytes(digest.digest(), "little")
 
 
 def _value_name(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value_name, value))}]"
+    if isinstance(value, dict):  # Arrow fills in the fields that only other documents have
+        known = sorted((n, _value_name(part)) for n, part in value.items() if part is not None)
+        return repr(known)
     # A column of integers becomes one of floats when a fraction joins it: 2020 and 2020.0 are one.
     if isinstance(value, int) and not isinstance(value, bool) and int(float(value)) == value:
         return repr(float(value))
@@ -169,26 +179,53 @@ def _arrow_file(table: pa.Table) -> bytes:
     return data
 
 
+CHUNK_CHARACTERS = 1 << 24
+"""Characters at which a chunk ends early, so that long documents do not fill the memory."""
+
+
 def document_chunks(
     source: Corpus | Iterable[Document], size: int = CHUNK
 ) -> tuple[Iterator[Corpus], int | None]:
     """A source of documents as parts of bounded size.
 
+    Where a part ends depends on the documents alone, not on how they are given.
+
     Args:
         source: A corpus, or any iterable of documents, which is read once.
-        size: Documents per part.
+        size: Documents per part; fewer where they are long (`CHUNK_CHARACTERS`).
 
     Returns:
         The parts, and how many documents there are in all (None when unknown).
     """
     if isinstance(source, Corpus):
-        return source.chunks(size), len(source)
+        return _cut(source.chunks(size)), len(source)
     total = len(source) if isinstance(source, Sequence) else None
     return _chunks_of(source, size), total
 
 
+def _cut(chunks: Iterator[Corpus]) -> Iterator[Corpus]:
+    for chunk in chunks:
+        table = chunk.table
+        lengths = sum(
+            pc.utf8_length(table.column(name)).to_numpy().astype(np.int64)
+            for name in ("title", "text")
+        )
+        ends, held = [], 0
+        if int(np.sum(lengths)) >= CHUNK_CHARACTERS:
+            for row, length in enumerate(lengths.tolist(), 1):
+                held += length
+                if held >= CHUNK_CHARACTERS:
+                    ends.append(row)
+                    held = 0
+        for start, stop in itertools.pairwise([0, *ends, len(chunk)]):
+            if start < stop:
+                ids = Ids.from_arrow(chunk.ids.arrow.slice(start, stop - start))
+                yield Corpus(ids, table.slice(start, stop - start))
+
+
 def _chunks_of(documents: Iterable[Document], size: int) -> Iterator[Corpus]:
     part: list[Document] = []
+    held = 0
     for place, document in enumerate(documents):
         if not isinstance(document, Document):
             raise DataError(
@@ -197,86 +234,39 @@ def _chunks_of(documents: Iterable[Document], size: int) -> Iterator[Corpus]:
         if not document.doc_id:
             raise DataError(f"the id of document number {place} (from 0) is empty")
         part.append(document)
-        if len(part) == size:
+        # What is no string is refused with the part, by name.
+        held += sum(len(v) for v in (document.title, document.text) if isinstance(v, str))
+        if (place + 1) % size == 0 or held >= CHUNK_CHARACTERS:
             yield Corpus.from_documents(part)
-            part = []
+            part, held = [], 0
     if part:
         yield Corpus.from_documents(part)
 
 
-class Build:
-    """One build of a new index: the folder (or a temporary one), its transaction and segment.
+def in_parts_of(chunks: Iterator[Corpus], limit: int | None) -> Iterator[Iterator[Corpus]]:
+    """A stream of chunks cut where a segment is full.
 
     Args:
-        path: The index folder, or None for one that lives as long as the index object.
-        overwrite: Whether an index that is there may be replaced.
-        store_text: Whether to keep the words.
+        chunks: The documents.
+        limit: Bytes of documents from which a segment is full; None for no limit.
+
+    Yields:
+        Chunks of one segment, to be read before the next part is asked for.
     """
+    more = True
 
-    def __init__(self, path: str | Path | None, *, overwrite: bool, store_text: bool) -> None:
-        self.temporary = path is None
-        self.folder = Path(tempfile.mkdtemp(prefix="retrievekit-") if path is None else path)
-        self._overwrite = overwrite
-        self._store_text = store_text
+    def part() -> Iterator[Corpus]:
+        nonlocal more
+        held = 0
+        for chunk in chunks:
+            yield chunk
+            held += chunk.table.nbytes + chunk.ids.arrow.nbytes
+            if limit is not None and held >= limit:
+                return
+        more = False
 
-    def __enter__(self) -> Self:
-        """Take the lock and start the segment."""
-        self._transaction = Transaction(self.folder, overwrite=self._overwrite)
-        try:
-            self.segment = self._transaction.segment()
-            self.documents = DocumentWriter(self.segment, store_text=self._store_text)
-        except BaseException as why:
-            self.__exit__(type(why), why, why.__traceback__)
-            raise
-        return self
-
-    def __exit__(self, *failure: Any) -> None:
-        """Give the lock back; a temporary folder goes with a failure."""
-        self._transaction.__exit__(*failure)
-        if failure[0] is not None and self.temporary:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def commit(
-        self,
-        kind: str,
-        settings: dict[str, Any],
-        *,
-        statistics: dict[str, Any],
-        encoder: dict[str, Any] | None = None,
-    ) -> None:
-        """Finish the segment and make it the live generation.
-
-        Args:
-            kind: The index kind.
-            settings: What answers depend on.
-            statistics: The segment's statistics, which are the index's too.
-            encoder: The encoder's card.
-        """
-        corpus_hash = self.documents.finish()
-        record: SegmentRecord = self.segment.finish(self.documents.documents, statistics)
-        self._transaction.prepare(
-            lambda generation: Manifest(
-                kind=kind,
-                generation=generation,
-                settings=settings,
-                encoder=encoder,
-                documents=self.documents.documents,
-                corpus_hash=corpus_hash,
-                segments=(record,),
-                statistics=statistics,
-                text_stored=self._store_text,
-            )
-        )
-        self._transaction.publish()
-
-    def keep_alive(self, index: Index) -> None:
-        """Let a temporary folder go when the index object does.
-
-        Args:
-            index: The opened index.
-        """
-        if self.temporary:
-            index.keeper = TemporaryFolder(self.folder)
+    while more:
+        yield part()
 
 
 class TemporaryFolder:
@@ -287,4 +277,9 @@ class TemporaryFolder:
     """
 
     def __init__(self, folder: Path) -> None:
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        weakref.finalize(self, _removed, folder, os.getpid())
+
+
+def _removed(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a forked child drops its copy of the object, not the folder
+        shutil.rmtree(folder, ignore_errors=True)

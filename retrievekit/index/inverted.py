@@ -14,6 +14,7 @@ that a posting needs two bytes besides its row, and nothing is rounded or clampe
 
 from __future__ import annotations
 
+import errno
 import itertools
 from array import array
 from collections.abc import Iterator, Mapping
@@ -23,10 +24,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from retrievekit.store.files import FullDiskError
 from retrievekit.store.segment import CheckedArray, SegmentReader, SegmentWriter
+from retrievekit.vectors import ragged_take
 
 BLOCK_POSTINGS = 1 << 23
 """Postings that are held in memory before a block is spilled (about 100 MB)."""
+
+COPIED_AT_A_TIME = 4096
+"""Documents whose postings are copied from another segment at a time."""
 
 
 @dataclass
@@ -100,6 +106,32 @@ class PostingsBuilder:
         if len(self._block_terms) >= self._limit:
             self._spill()
 
+    def copy(self, segment: SegmentReader, dictionary: Dictionary) -> None:
+        """Add the live documents of another segment, from its forward index.
+
+        Args:
+            segment: The segment.
+            dictionary: Its terms.
+        """
+        values, offsets = segment["values"].all(), segment["forward.offsets"].all()
+        terms, codes = segment["forward.terms"].all(), segment["forward.codes"].all()
+        known = self._terms
+        numbers = np.full(len(dictionary), -1, np.int32)
+        for start in range(0, len(segment.live), COPIED_AT_A_TIME):
+            self._segment.check_wanted()
+            rows = segment.live[start : start + COPIED_AT_A_TIME]
+            positions, bounds = ragged_take(offsets, rows)
+            found = terms[positions]
+            # Only terms that a live document holds: those of deleted ones are left behind.
+            for number in np.unique(found[numbers[found] < 0]).tolist():
+                numbers[number] = known.setdefault(dictionary.term(number), len(known))
+            self._block_terms.frombytes(numbers[found].tobytes())
+            self._block_values.frombytes(values[codes[positions]].tobytes())
+            self._block_lengths.frombytes(np.diff(bounds).tobytes())
+            self._row += len(rows)
+            if len(self._block_terms) >= self._limit:
+                self._spill()
+
     def _spill(self) -> None:
         if not self._block_lengths:
             return
@@ -122,9 +154,17 @@ class PostingsBuilder:
         offsets = np.zeros(len(present) + 1, np.int64)
         np.cumsum(counts[by_bytes], out=offsets[1:])
         path = self._scratch / f"block-{len(self._blocks):05d}"
-        with open(path, "wb") as file:
-            for part in (rows[order], codes[order], lengths, terms, codes):
-                file.write(part.data)  # unlike `tofile`, says why when it fails
+        parts = (rows[order], codes[order], lengths, terms, codes)
+        try:
+            with open(path, "wb") as file:
+                for part in parts:
+                    file.write(part.data)  # unlike `tofile`, says why when it fails
+        except OSError as why:
+            if why.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            there = path.stat().st_size if path.exists() else 0
+            needed = sum(part.nbytes for part in parts) - there
+            raise FullDiskError(path, max(needed, 1)) from why
         self._blocks.append(
             _Block(path, present.astype(np.int32), offsets, len(terms), len(lengths))
         )

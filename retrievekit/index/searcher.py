@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from retrievekit.candidates import Candidates
 from retrievekit.index.results import check_k
 from retrievekit.queries import Queries
 from retrievekit.run import Run
@@ -24,6 +25,7 @@ class Searcher(Stage[Queries, Run]):
         index: The index.
         k: Hits per query, at least 1.
         where: A condition on metadata that hits must satisfy, or None.
+        candidates: For each query the only documents that it may have as hits, or None.
         threads: Threads to use; all cores by default.
 
     Raises:
@@ -33,6 +35,7 @@ class Searcher(Stage[Queries, Run]):
     index: Index
     k: int = 1000
     where: Condition | None = None
+    candidates: Candidates | None = None
     threads: int | None = knob(None)
 
     takes = Queries
@@ -44,7 +47,9 @@ class Searcher(Stage[Queries, Run]):
 
     def apply(self, batch: Queries) -> Run:
         """Search for each query."""
-        return self.index.search(batch, self.k, where=self.where, threads=self.threads)
+        return self.index.search(
+            batch, self.k, where=self.where, candidates=self.candidates, threads=self.threads
+        )
 
     @property
     def corpus(self) -> Any:
@@ -52,15 +57,17 @@ class Searcher(Stage[Queries, Run]):
         return self.index.corpus
 
     def explain_parts(self, batch: Queries, doc_id: str) -> Mapping[str, float]:
-        """What the index says of the document's score."""
-        return self.index.explain(batch, doc_id)
+        """What the index says of the document's score; nothing of a document that it lacks."""
+        # An index of passages is asked about documents where a later stage gives those.
+        return self.index.explain(batch, doc_id) if doc_id in self.index.ids else {}
 
     def __repr__(self) -> str:
-        """Index kind, k and condition."""
+        """Index kind, k, condition and counts of candidates."""
         condition = "" if self.where is None else f", where={str(self.where)!r}"
-        return f"{self.index.kind}(k={self.k}{condition})"
+        chosen = "" if self.candidates is None else f", candidates={self.candidates!r}"
+        return f"{self.index.kind}(k={self.k}{condition}{chosen})"
 
     @property
     def name(self) -> str:
-        """Index kind, k and condition."""
+        """Index kind, k, condition and counts of candidates."""
         return repr(self)

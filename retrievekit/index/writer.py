@@ -3,32 +3,61 @@
 An update makes new segments and bitmaps of deleted rows; nothing that a reader has open is
 touched. `prepare` does all the work, `commit` publishes it by one rename, and readers that opened
 before keep their generation until they `reopen`. Statistics are kept over live documents, so that
-any history of updates answers exactly as one fresh index over the same documents would.
+any history of updates answers exactly as one fresh index over the same documents would. A build is
+the first update of an index that is empty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrievekit.corpus import Corpus, Document
-from retrievekit.errors import DuplicateIdError, StoreError, UnknownNameError
-from retrievekit.ids import Ids
-from retrievekit.index.documents import DocumentWriter, document_chunks, hash_sum
+from retrievekit.errors import DataError, DuplicateIdError, StoreError, UnknownNameError
+from retrievekit.index.base import Index
+from retrievekit.index.documents import (
+    DocumentWriter,
+    TemporaryFolder,
+    document_chunks,
+    hash_sum,
+    in_parts_of,
+)
+from retrievekit.index.lookup import rows_in
+from retrievekit.index.merging import Merge, crowded
 from retrievekit.index.words import check_metadata
 from retrievekit.protocols import Progress
 from retrievekit.store.commit import Transaction
 from retrievekit.store.files import Files, naming_space
-from retrievekit.store.manifest import Manifest
-from retrievekit.store.segment import SegmentReader, SegmentWriter
+from retrievekit.store.manifest import Manifest, read_manifest
+from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter
+from retrievekit.where import Condition
 
-if TYPE_CHECKING:
-    from retrievekit.index.base import Index
+log = logging.getLogger(__name__)
+
+I = TypeVar("I", bound=Index)
+
+Rows = NDArray[np.int64]
+
+HELD_BESIDES = 704 << 20
+"""Bytes of a memory budget that go to the interpreter, its libraries and one block of postings.
+
+Measured: 144 MiB before anything is built, and 520 MiB more while a full block is sorted.
+"""
+
+HELD_PER_BYTE = 2
+"""Bytes of memory that one byte of documents needs until its segment is written, at most."""
+
+LEFT_AT_LEAST = 64 << 20
+"""Bytes that a memory budget must leave for documents."""
 
 
 class IndexWriter:
@@ -39,25 +68,57 @@ class IndexWriter:
     Args:
         index: The index, whose settings and encoder are used; the update starts from the
             generation that is live when the lock is taken.
+        merge: ``auto`` merges small segments when there are ten of about one size, so that their
+            number stays small; ``never`` leaves that to `compact`.
+        memory_budget: Bytes of memory that this process may use to add documents, the interpreter
+            and its libraries counted; what would need more becomes several segments, and no answer
+            changes. Merging holds ids and metadata of all it merges.
+        resume: Whether what an interrupted update had encoded is used, not encoded again.
         files: The operating system.
 
     Raises:
+        DataError: The memory budget is too small to work with, or `merge` is neither word.
         LockedError: Another writer is at work.
     """
 
-    def __init__(self, index: Index, *, files: Files | None = None) -> None:
-        self._transaction = Transaction(index.path, overwrite=True, files=files)
+    def __init__(
+        self,
+        index: Index,
+        *,
+        merge: Literal["auto", "never"] = "auto",
+        memory_budget: int | None = None,
+        resume: bool = True,
+        files: Files | None = None,
+    ) -> None:
+        if merge not in ("auto", "never"):
+            raise DataError(f"merge is {merge!r}; known: 'auto', 'never'")
+        limit = _segment_limit(memory_budget)
+        read_manifest(index.path)  # before anything is written where an index was removed
+        transaction = Transaction(index.path, overwrite=True, resume=resume, files=files)
         try:
-            self.index = index.reopen()
+            live = index.reopen()
         except BaseException:
-            self._transaction.__exit__(None, None, None)
+            transaction.close()
             raise
-        self._segments = list(self.index.segments)
-        self._ids: dict[str, Ids] = {}
-        self._gone: dict[str, NDArray[np.bool_]] = {}
-        self._added: list[tuple[SegmentReader, dict[str, Any]]] = []
+        self._start(transaction, live, merge, limit)
+
+    def _start(self, transaction: Transaction, index: Index, merge: str, limit: int | None) -> None:
+        # The index as the update leaves it: its manifest and segments change with each step.
+        self.index = index
+        self._transaction = transaction
+        self._merge_policy = merge
+        self._limit = limit
+        self._segments = list(index.segments)
+        self._merge: Merge | None = None
         self._open = True
+        self._changed = False
         self._prepared = False
+
+    @classmethod
+    def _creating(cls, transaction: Transaction, empty: Index, limit: int | None) -> IndexWriter:
+        writer = cls.__new__(cls)
+        writer._start(transaction, empty, "never", limit)
+        return writer
 
     def add(self, source: Corpus | Iterable[Document], *, progress: Progress | None = None) -> int:
         """Add documents whose ids are new.
@@ -88,81 +149,129 @@ class IndexWriter:
         """
         return self._write(source, progress, upsert=True)
 
-    def delete(self, ids: Iterable[str], *, missing: Literal["error", "ignore"] = "error") -> int:
-        """Delete documents.
+    def delete(
+        self,
+        ids: Iterable[str] = (),
+        *,
+        where: str | Condition | None = None,
+        missing: Literal["error", "ignore"] = "error",
+    ) -> int:
+        """Delete documents, by id or by a condition on their metadata.
 
         Args:
             ids: Their ids; one that comes twice counts once.
+            where: A condition; what satisfies it is deleted too.
             missing: What to do about ids that are not in the index.
 
         Returns:
             How many were deleted.
 
         Raises:
+            DataError: `ids` is a single string or holds what is none, or `missing` is neither word.
             UnknownNameError: An id is not in the index; nothing is deleted.
         """
         self._check_open()
+        if isinstance(ids, str):
+            raise DataError(f"delete takes several ids; for one write delete([{ids!r}])")
+        if missing not in ("error", "ignore"):
+            raise DataError(f"missing is {missing!r}; known: 'error', 'ignore'")
         wanted = list(dict.fromkeys(ids))
-        found = {doc_id: self._find(doc_id) for doc_id in wanted}
-        absent = [doc_id for doc_id, place in found.items() if place is None]
+        strange = [doc_id for doc_id in wanted if not isinstance(doc_id, str)]
+        if strange:
+            raise DataError(f"ids are strings; got {strange[0]!r} ({type(strange[0]).__name__})")
+        places, absent = self._places(wanted)
         if absent and missing == "error":
             raise UnknownNameError(
                 f"{self.index.path}: {len(absent)} of {len(wanted)} ids to delete are not in the "
                 f"index, such as {absent[:3]}; nothing was deleted (missing='ignore' passes over "
                 "them)"
             )
-        for place in found.values():
-            if place is not None:
-                self._bury(*place)
-        return len(wanted) - len(absent)
+        if where is not None:
+            hidden, _ = self._view(self._segments).hidden(where)
+            for segment, out in zip(self._segments, hidden, strict=True):
+                rows = segment.live[~out[segment.live]] if len(out) else segment.live
+                before = places.get(segment.record.name, np.zeros(0, np.int64))
+                places[segment.record.name] = np.union1d(before, rows)
+        self._bury(places)
+        return sum(len(rows) for rows in places.values())
 
-    def compact(self) -> None:
-        """Merge all segments into one and leave deleted documents behind; no answer changes."""
+    def compact(self, *, wait: bool = True) -> None:
+        """Merge all segments into one and leave deleted documents behind; no answer changes.
+
+        Args:
+            wait: Whether to return when it is done. Otherwise it goes on beside this writer, which
+                may add and delete meanwhile, until `prepare`.
+
+        Raises:
+            StoreError: The disk has no room; nothing was changed.
+        """
         self._check_open()
-        with naming_space(self.index.path):
-            view = self._view()
-            segment = self._transaction.segment()
-            documents = DocumentWriter(segment, store_text=self.index.manifest.text_stored)
-            for old in view.segments:
-                documents.copy(old)
-            statistics = view.merge(segment)
-            documents.finish()
-            reader = self._finished(segment, documents, statistics)
-        self.index = view
-        self._segments, self._added, self._gone = [reader], [], {}
+        self._settle()
+        if len(self._segments) > 1 or len(self._segments[0].dead):
+            self._start_merge(self._segments)
+            if wait:
+                self._settle()
 
     def prepare(self) -> None:
         """Do all the work of a commit; nothing is visible yet."""
         self._check_open()
+        self._settle()
+        while self._merge_policy == "auto" and (several := crowded(self._segments)):
+            self._start_merge(several)
+            self._settle()
         with naming_space(self.index.path):
-            manifest = self._manifest()
-            records = dict(manifest.tombstones)
-            for name, dead in self._gone.items():
-                records[name] = self._transaction.tombstones(name, dead)
-            self._transaction.prepare(
-                lambda generation: replace(manifest, generation=generation, tombstones=records)
+            records = {}
+            for segment in self._segments:
+                name, deleted = segment.record.name, segment.record.documents - segment.n_live
+                old = self.index.manifest.tombstones.get(name)
+                if old is not None and old.deleted == deleted:
+                    records[name] = old
+                elif deleted:
+                    records[name] = self._transaction.tombstones(name, segment.dead)
+            manifest = replace(
+                self.index.manifest,
+                segments=tuple(segment.record for segment in self._segments),
+                tombstones=records,
             )
+            self._transaction.prepare(lambda generation: replace(manifest, generation=generation))
         self._prepared = True
 
     def commit(self) -> Index:
         """Publish the update, durably, and close the writer.
 
+        When that fails the writer stays open, to try again or to roll back. An update that changed
+        nothing makes no generation.
+
         Returns:
             The index at the new generation.
+
+        Raises:
+            StoreError: The disk is full or failed, or the lock was lost; the message says what
+                was kept.
         """
-        if not self._prepared:
-            self.prepare()
         self._check_open()
-        try:
-            self._transaction.publish()
-        finally:
-            self._close()
+        self._settle()
+        if self._changed:
+            if not self._prepared:
+                self.prepare()
+            try:
+                self._transaction.publish()
+            except BaseException:
+                if self._transaction.published:
+                    self._close()
+                raise
+        self._close()
         return self.index.reopen()
 
     def rollback(self) -> None:
         """Give the update up and close the writer; the index is as it was."""
-        if self._open:
+        if not self._open:
+            return
+        try:
+            if self._merge is not None:
+                self._merge.give_up()
             self._transaction.discard()
+        finally:
             self._close()
 
     def __enter__(self) -> IndexWriter:
@@ -185,9 +294,15 @@ class IndexWriter:
                 self.rollback()
                 raise
 
+    def __del__(self) -> None:
+        """Give an update up that nobody holds any more, so that the next one is not kept out."""
+        if getattr(self, "_open", False):
+            log.warning("%s: an update was dropped without a commit", self.index.path)
+            self._close()
+
     def _close(self) -> None:
         self._open = False
-        self._transaction.__exit__(None, None, None)
+        self._transaction.close()
 
     def _check_open(self) -> None:
         if not self._open:
@@ -199,119 +314,235 @@ class IndexWriter:
         self._check_open()
         self._prepared = False
         chunks, total = document_chunks(source)
-        replaced: list[tuple[SegmentReader, int]] = []
-        segment = self._transaction.segment()
+        fresh: list[_Fresh] = []
+        replaced: dict[str, Rows] = {}
+        known = self._looked_up(chunks, fresh, replaced, upsert=upsert)
+        started: list[SegmentWriter] = []
+        self._transaction.adds = True
+        done = 0
         try:
             with naming_space(self.index.path):
-                documents = DocumentWriter(segment, store_text=self.index.manifest.text_stored)
-                statistics = self.index.write(
-                    segment,
-                    documents,
-                    self._placed(chunks, replaced, upsert=upsert),
-                    lambda done: progress(done, total) if progress is not None else None,
-                )
-                documents.finish()
-                reader = self._finished(segment, documents, statistics)
-                check_metadata([*self._segments, reader])
+                for part in in_parts_of(known, self._limit):
+                    segment = self._transaction.segment()
+                    started.append(segment)
+                    made = self._segment_of(part, segment, progress, done, total)
+                    done += made.documents
+                    fresh.append(made)
+                check_metadata([*self._segments, *(made.reader for made in fresh)])
         except BaseException:
-            segment.abort()
-            self._transaction.files.remove(segment.folder)
+            for segment in started:
+                self._transaction.drop(segment)
             raise
-        if documents.documents:
-            self._segments.append(reader)
-            self._added.append((reader, statistics))
-        for place in replaced:
-            self._bury(*place)
-        return documents.documents
+        for made in fresh:
+            self._append(made)
+        self._bury(replaced)
+        return done
 
-    def _placed(
+    def _segment_of(
+        self,
+        part: Iterator[Corpus],
+        segment: SegmentWriter,
+        progress: Progress | None,
+        before: int,
+        total: int | None,
+    ) -> _Fresh:
+        documents = DocumentWriter(segment, store_text=self.index.manifest.text_stored)
+        statistics = self.index.write(
+            segment,
+            documents,
+            part,
+            lambda done: progress(before + done, total) if progress is not None else None,
+        )
+        corpus_hash = int(documents.finish(), 16)
+        reader = SegmentReader(segment.folder, segment.finish(documents.documents))
+        return _Fresh(reader, statistics, corpus_hash)
+
+    def _looked_up(
         self,
         chunks: Iterator[Corpus],
-        replaced: list[tuple[SegmentReader, int]],
+        fresh: list[_Fresh],
+        replaced: dict[str, Rows],
         *,
         upsert: bool,
     ) -> Iterator[Corpus]:
-        """The chunks, after looking each id up in the index."""
+        """The chunks, after looking their ids up in the index."""
         for chunk in chunks:
-            for doc_id in chunk.ids:
-                place = self._find(doc_id)
-                if place is None:
-                    continue
-                if not upsert:
+            ids = list(chunk.ids)
+            for made in fresh:
+                twice = np.flatnonzero(rows_in(made.reader, ids) >= 0)
+                if len(twice):
                     raise DuplicateIdError(
-                        f"{self.index.path}: document {doc_id!r} is in the index already; nothing "
-                        "of this batch was added (upsert replaces it)"
+                        f"{self.index.path}: document {ids[twice[0]]!r} comes twice in this batch; "
+                        "nothing of it was added"
                     )
-                replaced.append(place)
+            places, absent = self._places(ids)
+            if places and not upsert:
+                unknown = set(absent)
+                there = next(doc_id for doc_id in ids if doc_id not in unknown)
+                raise DuplicateIdError(
+                    f"{self.index.path}: document {there!r} is in the index already; nothing "
+                    "of this batch was added (upsert replaces it)"
+                )
+            for name, rows in places.items():
+                replaced[name] = np.concatenate([replaced.get(name, rows[:0]), rows])
             yield chunk
 
-    def _finished(
-        self, segment: SegmentWriter, documents: DocumentWriter, statistics: dict[str, Any]
-    ) -> SegmentReader:
-        record = segment.finish(documents.documents, statistics)
-        return SegmentReader(segment.folder, record)
-
-    def _find(self, doc_id: str) -> tuple[SegmentReader, int] | None:
-        """Where the live document of an id lies."""
+    def _places(self, ids: list[str]) -> tuple[dict[str, Rows], list[str]]:
+        """Live rows of ids by segment, and the ids that are not there."""
+        places: dict[str, Rows] = {}
         for segment in reversed(self._segments):
-            name = segment.record.name
-            if name not in self._ids:
-                parts = ("bytes", "offsets", "order")
-                self._ids[name] = Ids(*(segment[f"ids.{part}"].all() for part in parts))
-            row = self._ids[name].find(doc_id)
-            dead = self._gone.get(name, segment.dead)
-            if row >= 0 and not (len(dead) and dead[row]):
-                return segment, row
-        return None
+            if not ids:
+                break
+            rows = rows_in(segment, ids)
+            there = rows >= 0
+            if there.any():
+                places[segment.record.name] = rows[there]
+                ids = [doc_id for doc_id, found in zip(ids, there, strict=True) if not found]
+        return places, ids
 
-    def _bury(self, segment: SegmentReader, row: int) -> None:
-        self._prepared = False
-        name = segment.record.name
-        if name not in self._gone:
-            before = segment.dead if len(segment.dead) else np.zeros(segment.record.documents, bool)
-            self._gone[name] = before.copy()
-        self._gone[name][row] = True
-
-    def _removed(self) -> list[tuple[SegmentReader, NDArray[np.int64]]]:
-        """Rows that this update deletes, by segment."""
-        out = []
-        for segment in self._segments:
-            dead = self._gone.get(segment.record.name)
-            if dead is not None:
-                before = segment.dead if len(segment.dead) else np.zeros(len(dead), bool)
-                out.append((segment, np.flatnonzero(dead & ~before)))
-        return out
-
-    def _manifest(self) -> Manifest:
-        """The manifest of the update, but for generation and new bitmaps."""
-        old = self.index.manifest
-        removed = self._removed()
-        total = int(old.corpus_hash, 16)
-        documents = old.documents
-        for segment, _ in self._added:
-            total += hash_sum(segment["hashes"].all())
-            documents += segment.record.documents
-        for segment, rows in removed:
-            total -= hash_sum(segment["hashes"].all()[rows])
-            documents -= len(rows)
-        names = {segment.record.name for segment in self._segments}
-        return replace(
-            old,
-            documents=documents,
-            corpus_hash=f"{total % (1 << 256):064x}",
-            segments=tuple(segment.record for segment in self._segments),
-            statistics=self.index.updated([part for _, part in self._added], removed),
-            tombstones={n: dead for n, dead in old.tombstones.items() if n in names},
+    def _append(self, made: _Fresh) -> None:
+        if not made.documents and self._segments:
+            self._transaction.files.remove(made.reader.folder)
+            return
+        manifest = self.index.manifest
+        self.index.manifest = _counted(
+            manifest, made.documents, made.corpus_hash, self.index.updated([made.statistics], [])
         )
+        self._segments.append(made.reader)
+        self._changed = True
 
-    def _view(self) -> Index:
-        """The index as it would be if the update were committed now, over files not yet live."""
-        view = self.index.reopen()
-        view.manifest = self._manifest()
-        segments = []
-        for segment in self._segments:
-            reader = SegmentReader(segment.folder, segment.record)
-            reader.dead = self._gone.get(segment.record.name, segment.dead)
-            segments.append(reader)
-        view.segments = tuple(segments)
-        return view
+    def _bury(self, places: Mapping[str, Rows]) -> None:
+        """Delete live rows of segments."""
+        removed = [
+            (segment, places[segment.record.name])
+            for segment in self._segments
+            if len(places.get(segment.record.name, ()))
+        ]
+        if not removed:
+            return
+        self._changed, self._prepared = True, False
+        gone = sum(len(rows) for _, rows in removed)
+        share = sum(hash_sum(segment["hashes"].take(rows)) for segment, rows in removed)
+        self.index.manifest = _counted(
+            self.index.manifest, -gone, -share, self.index.updated([], removed)
+        )
+        for segment, rows in removed:
+            dead = np.zeros(segment.record.documents, bool)
+            dead[: len(segment.dead)] = segment.dead
+            dead[rows] = True
+            self._segments[self._segments.index(segment)] = segment.with_dead(dead)
+
+    def _view(self, segments: list[SegmentReader]) -> Index:
+        """The index as it would be with these segments only, over files that may not be live."""
+        return self.index.over(self.index.manifest, segments)
+
+    def _start_merge(self, segments: list[SegmentReader]) -> None:
+        self._changed, self._prepared = True, False
+        with naming_space(self.index.path):
+            self._merge = Merge(self._view(segments), self._transaction.segment())
+
+    def _settle(self) -> None:
+        """Put the result of a merge in place of its sources."""
+        merge = self._merge
+        if merge is None:
+            return
+        sources = {source.record.name for source in merge.sources}
+        now = {segment.record.name: segment for segment in self._segments}
+        try:
+            with naming_space(self.index.path):
+                merged = merge.settled(now)
+        except BaseException:
+            merge.give_up()
+            self._merge = None
+            self._transaction.drop(merge.segment)
+            raise
+        self._merge = None
+        rest = [segment for segment in self._segments if segment.record.name not in sources]
+        self._segments = [merged, *rest] if merged.n_live or not rest else rest
+
+
+class _Fresh:
+    """A segment that was just written, with what it adds to the index's totals."""
+
+    def __init__(self, reader: SegmentReader, statistics: dict[str, Any], corpus_hash: int) -> None:
+        self.reader = reader
+        self.statistics = statistics
+        self.corpus_hash = corpus_hash
+        self.documents = reader.record.documents
+
+
+def _counted(
+    manifest: Manifest, documents: int, corpus_hash: int, statistics: Mapping[str, Any]
+) -> Manifest:
+    """A manifest with other totals."""
+    total = (int(manifest.corpus_hash, 16) + corpus_hash) % (1 << 256)
+    return replace(
+        manifest,
+        documents=manifest.documents + documents,
+        corpus_hash=f"{total:064x}",
+        statistics=dict(statistics),
+    )
+
+
+def _segment_limit(memory_budget: int | None) -> int | None:
+    """Bytes of documents per segment."""
+    if memory_budget is None:
+        return None
+    least = HELD_BESIDES + LEFT_AT_LEAST
+    if memory_budget < least:
+        raise DataError(
+            f"a memory budget of {memory_budget:,} bytes is too small; the interpreter and its "
+            f"libraries need most of {least:,}"
+        )
+    return (memory_budget - HELD_BESIDES) // HELD_PER_BYTE
+
+
+def create(
+    make: Callable[[Generation], I],
+    empty: Manifest,
+    source: Corpus | Iterable[Document],
+    path: str | Path | None,
+    *,
+    overwrite: bool = False,
+    memory_budget: int | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> I:
+    """Build an index: an empty one, and one update that fills it.
+
+    Args:
+        make: Gives the index object of a generation.
+        empty: The manifest of an index without documents: kind, settings, encoder, statistics.
+        source: The documents, read once.
+        path: The index folder, or None for one that lives as long as the index object.
+        overwrite: Whether an index that is there may be replaced.
+        memory_budget: As in `IndexWriter`.
+        resume: As in `IndexWriter`.
+        progress: Called with documents done and in all.
+
+    Returns:
+        The index, opened.
+
+    Raises:
+        DataError: A document cannot be used, or the memory budget is too small.
+        IndexExistsError: An index is at `path` and `overwrite` is false.
+        LockedError: Another process is writing there.
+    """
+    limit = _segment_limit(memory_budget)
+    folder = Path(tempfile.mkdtemp(prefix="retrievekit-") if path is None else path)
+    try:
+        with naming_space(folder):
+            transaction = Transaction(folder, overwrite=overwrite, resume=resume)
+            if path is None:
+                transaction.shards = None
+            index = make(Generation(folder, empty, "", ()))
+            with IndexWriter._creating(transaction, index, limit) as writer:
+                writer.add(source, progress=progress)
+        index = make(Generation.pin(folder))
+    except BaseException:
+        if path is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if path is None:
+        index.keeper = TemporaryFolder(folder)
+    return index

@@ -59,11 +59,29 @@ def compiled(function: F) -> F:
     Returns:
         A function of the same signature.
     """
+    return _compiled(function)
+
+
+def reordered(function: F) -> F:
+    """Compile a kernel whose sums may be taken in any order, as suits the processor's registers.
+
+    For approximate scores only: the last bits of what it returns differ between machines.
+
+    Args:
+        function: A function over NumPy arrays and scalars.
+
+    Returns:
+        A function of the same signature.
+    """
+    return _compiled(function, fastmath={"reassoc", "contract"})
+
+
+def _compiled(function: F, **more: Any) -> F:
     import numba
 
     settings: Any = numba.config
     folder = kernel_cache()
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", **more}
     if folder is None:
         return cast(F, numba.njit(function, **options))
     # numba reads its cache folder when the decorator runs: set it for us alone, then put it back.

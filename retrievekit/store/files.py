@@ -15,12 +15,13 @@ import fcntl
 import hashlib
 import mmap
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import google_crc32c
 import numpy as np
@@ -30,6 +31,9 @@ from retrievekit.errors import LockedError, StoreError
 
 BLOCK = 1 << 20
 """Bytes that share one CRC32C."""
+
+SMALLEST_FILE = 4096
+"""Bytes that a new name or an empty file takes on most disks."""
 
 
 def crc32c(data: bytes | memoryview) -> int:
@@ -41,6 +45,7 @@ def crc32c(data: bytes | memoryview) -> int:
     Returns:
         An unsigned 32-bit integer.
     """
+    # A copy costs less than it seems: for `bytes` alone the interpreter lock is given back.
     value: int = google_crc32c.value(bytes(data))
     return value
 
@@ -87,10 +92,12 @@ class Writer:
 
     Args:
         path: The file, which must not exist.
+        files: The operating system that syncs it; the real one by default.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: Files | None = None) -> None:
         self.path = path
+        self._files = files or Files()
         self._file = open(path, "xb", buffering=BLOCK)  # noqa: SIM115 - closed by `close`
         self._sha = hashlib.sha256()
         self._blocks: list[int] = []
@@ -104,7 +111,8 @@ class Writer:
             data: The bytes.
         """
         data = memoryview(data).cast("B")
-        self._file.write(data)
+        with self._room_for(len(data)):
+            self._file.write(data)
         self._sha.update(data)
         self.size += len(data)
         self._rest += data
@@ -132,10 +140,21 @@ class Writer:
         if self._rest:
             self._blocks.append(crc32c(bytes(self._rest)))
             self._rest.clear()
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._room_for(0):
+            self._file.flush()
+            self._files.sync_file(self._file.fileno(), self.path)
         self._file.close()
         return FileRecord(self.size, self._sha.hexdigest(), tuple(self._blocks))
+
+    @contextlib.contextmanager
+    def _room_for(self, more: int) -> Iterator[None]:
+        try:
+            yield
+        except OSError as why:
+            if why.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            there = os.fstat(self._file.fileno()).st_size
+            raise FullDiskError(self.path, max(self.size + more - there, 1)) from why
 
     def abort(self) -> None:
         """Close without syncing; the file is left for a vacuum."""
@@ -146,7 +165,9 @@ class Writer:
 class Lock:
     """An exclusive lock on a folder's ``lock`` file, held until `release` or the process ends.
 
-    The operating system drops the lock of a killed process, so a lock is never stale.
+    The operating system drops the lock of a killed process, so a lock is never stale: a file that
+    was left behind does not stand in the way. The file says who locked it last, for the message of
+    whoever comes in vain; nothing else reads it.
 
     Args:
         path: The lock file, made when missing.
@@ -156,23 +177,45 @@ class Lock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._fd: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.path = path
+        self._owner = os.getpid()
+        self._fd: int | None = None
+        while not self.held:  # whoever removed the file meanwhile made room for another one
+            self.release()
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as why:
+                holder = _holder(self._fd)
+                os.close(self._fd)
+                self._fd = None
+                if why.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise LockedError(
+                        f"{path.parent}: {holder}. The lock ends with its process; leave the file "
+                        "where it is"
+                    ) from why
+                raise
+        fd = cast(int, self._fd)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without the name
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+
+    @property
+    def held(self) -> bool:
+        """Whether this process still keeps others out: no fork of it, and the file still there."""
+        if self._fd is None or os.getpid() != self._owner:
+            return False
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as why:
-            os.close(self._fd)
-            self._fd = None
-            if why.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise LockedError(
-                    f"{path.parent}: another process is writing this index; wait for it to finish"
-                ) from why
-            raise
+            return os.path.samestat(os.fstat(self._fd), self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Give the lock back; in a forked child only let go of it."""
         if self._fd is not None:
-            # Closing would not do: a forked child holds the same lock through its own descriptor.
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            if os.getpid() == self._owner:
+                # Closing would not do: a forked child holds the same lock by its own descriptor.
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
             self._fd = None
 
@@ -190,6 +233,19 @@ class Lock:
         self.release()
 
 
+def _holder(fd: int) -> str:
+    """Who a lock file says holds it, and what to do."""
+    said = os.pread(fd, 200, 0).decode("ascii", "replace")
+    found = _HOLDER.fullmatch(said)
+    if found is None:
+        return "another process is writing this index; wait for it to finish"
+    if (int(found[1]), found[2]) == (os.getpid(), os.uname().nodename):
+        return "this process has an update of it open already; commit it or roll it back"
+    return (
+        f"another process ({found[1]} on {found[2]}) is writing this index; wait for it to finish"
+    )
+
+
 class Files:
     """The real operating system."""
 
@@ -202,7 +258,16 @@ class Files:
         Returns:
             Its writer.
         """
-        return Writer(path)
+        return Writer(path, self)
+
+    def sync_file(self, fd: int, path: Path) -> None:
+        """Make the bytes of a file durable; each `Writer` calls it once, when it closes.
+
+        Args:
+            fd: The open file.
+            path: The name that it was made under.
+        """
+        os.fsync(fd)
 
     def write(self, path: Path, data: bytes) -> FileRecord:
         """Write and sync a whole small file.
@@ -291,6 +356,8 @@ class Files:
         return Lock(folder / "lock")
 
 
+_HOLDER = re.compile(r"process (\d{1,10}) on ([\w.-]{1,100})\n")
+
 _in_use: contextvars.ContextVar[Files | None] = contextvars.ContextVar("files", default=None)
 
 
@@ -331,24 +398,67 @@ def read_bytes(path: Path, limit: int) -> bytes:
     return data
 
 
+READ_WHOLE = 1 << 16
+"""Files up to this size are read instead of mapped: a mapping holds a descriptor."""
+
+
 def map_file(path: Path) -> memoryview:
-    """Map a file into memory, read-only; the mapping outlives the file's name.
+    """Map a file into memory, or read it if it is small; the bytes outlive the file's name.
 
     Args:
         path: The file.
 
     Returns:
-        Its bytes.
+        Its bytes, read-only.
+
+    Raises:
+        StoreError: This process has too many files open.
     """
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    try:
+        with open(path, "rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size <= READ_WHOLE:
+                return memoryview(file.read())
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as why:
+        if why.errno != errno.EMFILE:
+            raise
+        raise StoreError(
+            why.errno,
+            f"{path}: this process has too many files open; compact the index, which leaves one "
+            "segment, or raise the limit (ulimit -n)",
+        ) from why
+
+
+def bytes_left(data: memoryview) -> int:
+    """How many bytes of a file that was mapped can still be read.
+
+    Touching a page behind the end of a file that was cut short ends the process.
+
+    Args:
+        data: What `map_file` gave.
+
+    Returns:
+        The file's size on disk now; of a file that was read, the bytes that were.
+    """
+    return data.obj.size() if isinstance(data.obj, mmap.mmap) else len(data)
+
+
+class FullDiskError(OSError):
+    """A write that found no room, and how much it needed.
+
+    Args:
+        path: The file.
+        needed: Bytes that could not be written.
+    """
+
+    def __init__(self, path: Path, needed: int) -> None:
+        super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        self.needed = needed
 
 
 @contextlib.contextmanager
 def naming_space(folder: Path) -> Iterator[None]:
-    """Turn a full disk into an error that names the folder and what to do.
+    """Turn a full disk into an error that names the folder, the bytes, and what to do.
 
     Args:
         folder: Where is being written.
@@ -360,10 +470,13 @@ def naming_space(folder: Path) -> Iterator[None]:
         yield
     except OSError as why:
         if why.errno in (errno.ENOSPC, errno.EDQUOT) and not isinstance(why, StoreError):
-            free = shutil.disk_usage(folder).free
+            there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+            free = shutil.disk_usage(there).free
+            needed = why.needed if isinstance(why, FullDiskError) else SMALLEST_FILE
             raise StoreError(
-                why.errno,
-                f"{folder}: the disk is full ({free} bytes free); nothing was committed, "
-                "the index is as it was. Free some space and try again",
+                errno.ENOSPC,
+                f"{folder}: the disk is full: at least {needed:,} bytes more are needed, {free:,} "
+                "are free; nothing was committed, the index is as it was. Free some space and try "
+                "again",
             ) from why
         raise

@@ -4,6 +4,13 @@
 flipped bit cannot lead to an older generation. The manifest holds, for every file, its size, a
 CRC32C per block and a SHA-256. It has no timestamps: the same corpus and settings give the same
 manifest.
+
+A manifest says in which format it was written. A newer one is refused. An older one is read through
+`UPGRADERS`, which turn its JSON into the next version's, step by step and in memory: nothing on
+disk changes until the next commit, which writes the newest format; `compact` rewrites segments too.
+Hence the rule for whoever changes the layout: raise `FORMAT`, add the upgrader from the version
+before, and keep an index of that version among the tests. The lines of ``CURRENT`` stay as they
+are. An upgrader that is dropped leaves an entry in `RETIRED`.
 """
 
 from __future__ import annotations
@@ -11,16 +18,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from retrievekit._version import __version__
 from retrievekit.errors import CorruptIndexError, FormatVersionError
 from retrievekit.store.files import FileRecord, crc32c, read_bytes
 
 FORMAT = 1
 """Version of the layout on disk; a reader refuses newer ones."""
+
+UPGRADERS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""By older version, what turns a manifest's JSON into that of the next version."""
+
+RETIRED: dict[int, str] = {}
+"""By version that has no upgrader any more, the last retrievekit that reads it."""
 
 CURRENT = "CURRENT"
 _MAGIC = "retrievekit-index"
@@ -173,6 +187,40 @@ class Manifest:
     tombstones: Mapping[str, TombstoneRecord] = field(default_factory=dict)
     text_stored: bool = True
 
+    @classmethod
+    def empty(
+        cls,
+        kind: str,
+        settings: Mapping[str, Any],
+        *,
+        statistics: Mapping[str, Any],
+        encoder: Mapping[str, Any] | None = None,
+        text_stored: bool = True,
+    ) -> Manifest:
+        """The manifest of an index without documents, from which a build starts.
+
+        Args:
+            kind: The index kind.
+            settings: What the answers depend on besides the documents.
+            statistics: The totals over no documents.
+            encoder: The encoder's card as plain JSON, or None.
+            text_stored: Whether segments will hold the words.
+
+        Returns:
+            The manifest, of generation 0, which is never written.
+        """
+        return cls(
+            kind=kind,
+            generation=0,
+            settings=settings,
+            encoder=encoder,
+            documents=0,
+            corpus_hash="0" * 64,
+            segments=(),
+            statistics=statistics,
+            text_stored=text_stored,
+        )
+
     @property
     def file_name(self) -> str:
         """Name of the manifest's file."""
@@ -212,17 +260,11 @@ class Manifest:
             The manifest.
 
         Raises:
-            FormatVersionError: It was written by a newer format.
+            FormatVersionError: It was written by a newer format, or one too old.
             CorruptIndexError: It is not what this package writes, whatever its checksum says.
         """
         try:
-            content = json.loads(data)
-            if content["format"] > FORMAT:
-                raise FormatVersionError(
-                    f"{path}: written in format {content['format']}, this version reads up to "
-                    f"{FORMAT}; upgrade retrievekit"
-                )
-            return cls._from_content(content)
+            return cls._from_content(_upgraded(json.loads(data), path))
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as why:
             raise CorruptIndexError(
                 f"{path}: not a manifest that retrievekit wrote ({why!r}); build the index again"
@@ -244,6 +286,31 @@ class Manifest:
                 for name, record in content["tombstones"].items()
             },
             text_stored=content["text_stored"],
+        )
+
+
+def _upgraded(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A manifest's JSON in the newest format."""
+    version = content["format"]
+    if type(version) is not int:
+        raise TypeError(f"format {version!r}")
+    _refuse_newer(version, path)
+    for step in range(version, FORMAT):
+        if step not in UPGRADERS:
+            raise FormatVersionError(
+                f"{path}: written in format {version}, which retrievekit {__version__} does not "
+                f"read any more; use retrievekit {RETIRED.get(step, 'of that time')}, or build the "
+                "index again"
+            )
+        content = UPGRADERS[step](content)
+    return content
+
+
+def _refuse_newer(version: int, path: Path) -> None:
+    if version > FORMAT:
+        raise FormatVersionError(
+            f"{path}: written in format {version}, retrievekit {__version__} reads up to {FORMAT}; "
+            "upgrade retrievekit, or build the index again"
         )
 
 
@@ -272,7 +339,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         The manifest and its SHA-256.
 
     Raises:
-        FormatVersionError: The folder is no index, or a newer one.
+        FormatVersionError: The folder is no index, or of a format that is not read.
         CorruptIndexError: ``CURRENT`` or the manifest is damaged.
     """
     path = folder / CURRENT
@@ -283,7 +350,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     except FileNotFoundError as why:
         raise FormatVersionError(
             f"{folder}: not an index (it has no file {CURRENT}); if a build was interrupted here, "
-            "build it again"
+            "build it again; if the file was lost, restore it from a copy"
         ) from why
     name, digest = _parse_current(path, data)
     manifest_path = folder / name
@@ -292,7 +359,10 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     except FileNotFoundError as why:
         if read_bytes(path, 4096) != data:  # a writer has just put a newer generation in its place
             return read_manifest(folder)
-        raise CorruptIndexError(f"{folder}: the manifest {name} is missing") from why
+        raise CorruptIndexError(
+            f"{manifest_path}: the manifest is missing; restore the file from a copy of the index, "
+            "or build the index again"
+        ) from why
     if hashlib.sha256(content).hexdigest() != digest:
         raise CorruptIndexError(
             f"{manifest_path}: damaged (its SHA-256 is not the one in {CURRENT}); restore the file "
@@ -311,12 +381,7 @@ def _parse_current(path: Path, data: bytes) -> tuple[str, str]:
     first = _FIRST_LINE.match(body)
     if first is None:
         raise FormatVersionError(f"{path}: not an index of this package")
-    version = int(first[1])
-    if version > FORMAT:
-        raise FormatVersionError(
-            f"{path}: written in format {version}, this version reads up to {FORMAT}; "
-            "upgrade retrievekit"
-        )
+    _refuse_newer(int(first[1]), path)
     second = _SECOND_LINE.fullmatch(body, first.end())
     if second is None:
         raise CorruptIndexError(f"{path}: names no manifest; build the index again")

@@ -7,8 +7,9 @@ the CRC32C of each 1 MiB block with the manifest the first time an answer needs 
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrievekit.errors import CorruptIndexError
-from retrievekit.store.files import BLOCK, FileRecord, Files, Writer, crc32c, map_file
+from retrievekit.errors import CorruptIndexError, StoreError
+from retrievekit.store.files import (
+    BLOCK,
+    FileRecord,
+    Files,
+    Writer,
+    bytes_left,
+    crc32c,
+    map_file,
+)
 from retrievekit.store.manifest import ArrayRecord, Manifest, SegmentRecord, read_manifest
+from retrievekit.store.shards import ShardFolder
 
 
 class ArrayWriter:
@@ -67,12 +77,18 @@ class SegmentWriter:
     Args:
         folder: Its folder, made here.
         files: The operating system.
+        shards: Where parts of its arrays are kept until the commit; None where nobody would find
+            them again.
     """
 
-    def __init__(self, folder: Path, files: Files) -> None:
+    def __init__(self, folder: Path, files: Files, shards: ShardFolder | None = None) -> None:
         self.folder = folder
+        self.shards = shards
         self._files = files
+        self.details: dict[str, Any] = {}
+        self._given_up = False
         self._open: dict[str, ArrayWriter] = {}
+        self._closed: dict[str, ArrayRecord] = {}
         self._native: dict[str, FileRecord] = {}
         files.make_folder(folder)
 
@@ -89,6 +105,7 @@ class SegmentWriter:
         Returns:
             Its writer.
         """
+        self.check_wanted()
         writer = ArrayWriter(self._files.create(self.folder / name), np.dtype(dtype), row_shape)
         self._open[name] = writer
         return writer
@@ -115,6 +132,20 @@ class SegmentWriter:
             self.array(f"{name}.bytes", np.uint8), self.array(f"{name}.offsets", np.int64)
         )
 
+    def written(self, name: str) -> CheckedArray:
+        """Close an array before the others, and read it.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The array, mapped.
+        """
+        if name not in self._closed:
+            self._closed[name] = self._open[name].close()
+            del self._open[name]  # only now: one that could not be closed is to be aborted
+        return CheckedArray(self.folder / name, self._closed[name])
+
     def native(self, name: str, data: bytes) -> None:
         """Write a file in a foreign format.
 
@@ -122,26 +153,45 @@ class SegmentWriter:
             name: Its name.
             data: Its bytes.
         """
+        self.check_wanted()
         self._native[name] = self._files.write(self.folder / name, data)
 
-    def finish(self, documents: int, details: Mapping[str, Any]) -> SegmentRecord:
+    def finish(self, documents: int, details: Mapping[str, Any] | None = None) -> SegmentRecord:
         """Sync and close all files and the folder.
 
         Args:
             documents: Rows in the segment.
-            details: Plain JSON for the index kind.
+            details: Plain JSON for the index kind, beside what stands in `details` already.
 
         Returns:
             The segment's record.
         """
-        arrays = {name: writer.close() for name, writer in sorted(self._open.items())}
+        self.check_wanted()
+        closed = {name: writer.close() for name, writer in sorted(self._open.items())}
+        arrays = dict(sorted((self._closed | closed).items()))
         self._files.sync_folder(self.folder)
-        return SegmentRecord(self.folder.name, documents, arrays, dict(self._native), details)
+        return SegmentRecord(
+            self.folder.name,
+            documents,
+            arrays,
+            dict(self._native),
+            self.details | dict(details or {}),
+        )
 
     def abort(self) -> None:
-        """Close all files without syncing."""
-        for writer in self._open.values():
+        """Close all files without syncing; whoever still writes here, in a thread, is stopped."""
+        self._given_up = True
+        for writer in list(self._open.values()):
             writer.abort()
+
+    def check_wanted(self) -> None:
+        """Raise when the segment was given up; long work asks from time to time.
+
+        Raises:
+            StoreError: It was.
+        """
+        if self._given_up:
+            raise StoreError(f"{self.folder}: this segment was given up")
 
 
 class StringsWriter:
@@ -226,7 +276,20 @@ class CheckedArray:
                     self._verify(block)
                     self._seen[block] = True
 
+    def ensure_rows(self, rows: NDArray[np.integer]) -> None:
+        """Verify the blocks that scattered rows lie in, where that was not done before.
+
+        Args:
+            rows: Rows in any order, integers ``(m,)``.
+        """
+        if self._seen.all():
+            return
+        width = max(1, BLOCK // max(self._row_bytes, 1))
+        for part in np.flatnonzero(np.bincount(rows // width)).tolist():
+            self.ensure(part * width, min((part + 1) * width, len(self)))
+
     def _verify(self, block: int) -> None:
+        _check_size(self.path, bytes_left(self.raw), self.record.file.size)
         data = self.raw[block * BLOCK : (block + 1) * BLOCK]
         if crc32c(data) != self.record.file.blocks[block]:
             raise CorruptIndexError(
@@ -248,6 +311,23 @@ class CheckedArray:
         self.ensure(start, stop)
         return self.unchecked[start:stop]
 
+    def take(self, rows: NDArray[np.integer]) -> NDArray[Any]:
+        """Some rows, of which only the blocks that hold them are verified.
+
+        Args:
+            rows: Rows, integers ``(m,)``.
+
+        Returns:
+            A copy ``(m, ...)`` of the array's dtype.
+        """
+        if len(rows) and self._row_bytes:
+            first = rows.astype(np.int64) * self._row_bytes // BLOCK
+            last = (rows.astype(np.int64) * self._row_bytes + self._row_bytes - 1) // BLOCK
+            for row in rows[np.unique(first * len(self._seen) + last, return_index=True)[1]]:
+                self.ensure(int(row), int(row) + 1)
+        found: NDArray[Any] = self.unchecked[rows]
+        return found
+
     def all(self) -> NDArray[Any]:
         """The whole array, verified: a read-only view, ``(n,)`` or ``(n, d)``, of its own dtype."""
         return self.slice(0, len(self))
@@ -260,21 +340,33 @@ class SegmentReader:
         folder: Its folder.
         record: What the manifest says of it.
         tombstones: The bitmap of its deleted rows, or None when none is deleted.
+        only: The files to open, when others are known to be damaged; all by default.
 
     Raises:
         CorruptIndexError: A file is missing or has another size.
     """
 
     def __init__(
-        self, folder: Path, record: SegmentRecord, tombstones: CheckedArray | None = None
+        self,
+        folder: Path,
+        record: SegmentRecord,
+        tombstones: CheckedArray | None = None,
+        *,
+        only: Collection[str] | None = None,
     ) -> None:
         self.folder = folder
         self.record = record
         self._tombstones = tombstones
         self.arrays = {
-            name: CheckedArray(folder / name, array) for name, array in record.arrays.items()
+            name: CheckedArray(folder / name, array)
+            for name, array in record.arrays.items()
+            if only is None or name in only
         }
-        self._native = {name: _mapped(folder / name, file) for name, file in record.native.items()}
+        self._native = {
+            name: _mapped(folder / name, file)
+            for name, file in record.native.items()
+            if only is None or name in only
+        }
 
     def __getitem__(self, name: str) -> CheckedArray:
         """One of its arrays."""
@@ -286,6 +378,26 @@ class SegmentReader:
         if self._tombstones is None:
             return np.zeros(0, bool)
         return np.unpackbits(self._tombstones.all(), count=self.record.documents).astype(bool)
+
+    def with_dead(self, dead: NDArray[np.bool_]) -> SegmentReader:
+        """This segment with other deleted rows.
+
+        Args:
+            dead: bool ``(documents,)``.
+
+        Returns:
+            A reader over the same mapped files.
+        """
+        other = copy.copy(self)
+        for derived in ("live", "n_live"):
+            other.__dict__.pop(derived, None)
+        other.dead = dead
+        return other
+
+    @cached_property
+    def n_live(self) -> int:
+        """How many rows are not deleted."""
+        return self.record.documents - int(self.dead.sum())
 
     @cached_property
     def live(self) -> NDArray[np.int64]:
@@ -308,6 +420,7 @@ class SegmentReader:
         """
         record = self.record.native[name]
         data = self._native[name]
+        _check_size(self.folder / name, bytes_left(data), record.size)
         for block, expected in enumerate(record.blocks):
             if crc32c(data[block * BLOCK : (block + 1) * BLOCK]) != expected:
                 raise CorruptIndexError(
@@ -372,9 +485,13 @@ def _mapped(path: Path, record: FileRecord) -> memoryview:
         raise CorruptIndexError(
             f"{path}: the file is missing; restore it from a copy, or build the index again"
         ) from why
-    if len(data) != record.size:
-        raise CorruptIndexError(
-            f"{path}: has {len(data)} bytes instead of {record.size}; restore it from a copy, or "
-            "build the index again"
-        )
+    _check_size(path, len(data), record.size)
     return data
+
+
+def _check_size(path: Path, size: int, expected: int) -> None:
+    if size != expected:
+        raise CorruptIndexError(
+            f"{path}: has {size} bytes instead of {expected}; restore it from a copy, or build the "
+            "index again"
+        )

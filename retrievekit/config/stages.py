@@ -1,0 +1,201 @@
+"""Expressions to stages: each name is looked up, each call made from the inside out.
+
+Fusions, cuts and filters come from the registry, retrievers from a `Shelf`, which knows the corpus
+and builds or opens each index once. Whatever does not fit is pointed at in the text, whoever found
+it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from retrievekit import registry
+from retrievekit.config.expressions import (
+    Argument,
+    Call,
+    Expression,
+    Literal,
+    Pipe,
+    parse,
+)
+from retrievekit.errors import (
+    DataError,
+    ExpressionError,
+    FingerprintError,
+    UnknownNameError,
+)
+from retrievekit.literals import located
+from retrievekit.where import condition_of
+
+if TYPE_CHECKING:
+    from retrievekit.queries import Queries
+    from retrievekit.run import Run
+    from retrievekit.stage import Stage
+
+KINDS = ("fuse", "cut", "filter", "passages")
+"""Kinds of names in the registry that an expression may use."""
+
+
+class Shelf(Protocol):
+    """What knows the corpus: builds or opens each index once and gives its searcher."""
+
+    def retriever_names(self) -> Sequence[str]:
+        """The names that `retriever` takes."""
+        ...
+
+    def retriever(
+        self, name: str, args: Sequence[Literal], keywords: Mapping[str, Literal]
+    ) -> Stage[Queries, Run]:
+        """The searcher of a name and its settings.
+
+        Raises:
+            ExpressionError: The settings do not fit.
+        """
+        ...
+
+
+def resolve(expression: str | Expression, shelf: Shelf) -> Stage[Any, Any]:
+    """Turn an expression into a stage.
+
+    Args:
+        expression: A text or a parsed expression.
+        shelf: Gives the retrievers.
+
+    Returns:
+        The stage; equal sub-expressions share their indexes.
+
+    Raises:
+        ExpressionError: The text does not parse, a name is unknown (near ones are named), or an
+            argument does not fit; the message points at the place.
+        CompositionError: Two stages joined by ``>>`` whose ends do not meet.
+    """
+    text = expression if isinstance(expression, str) else str(expression)
+    return _stage_of(parse(text), text, shelf)
+
+
+def known_names(shelf: Shelf) -> list[str]:
+    """All names an expression may use, sorted.
+
+    Args:
+        shelf: Gives the retrievers.
+
+    Returns:
+        The names.
+    """
+    registered = [name for kind in KINDS for name in registry.names(kind)]
+    return sorted({*shelf.retriever_names(), *registered})
+
+
+def _stage_of(node: Expression, text: str, shelf: Shelf) -> Stage[Any, Any]:
+    if isinstance(node, Pipe):
+        stages = [_stage_of(step, text, shelf) for step in node.steps]
+        joined: Stage[Any, Any] = stages[0]
+        for stage in stages[1:]:
+            joined = joined >> stage
+        return joined
+    if node.name in shelf.retriever_names():
+        values = [_literal_only(value, node, text) for value in node.args]
+        try:
+            return shelf.retriever(node.name, values, dict(node.keywords))
+        except ExpressionError as why:
+            raise located(text, node.at, f"{node.name}: {why}") from why
+    for kind in KINDS:
+        if node.name in registry.names(kind):
+            make = registry.resolve(kind, node.name)
+            args = [
+                _stage_of(value, text, shelf) if isinstance(value, (Call, Pipe)) else _plain(value)
+                for value in node.args
+            ]
+            settings = {name: _plain(value) for name, value in node.keywords}
+            made: Stage[Any, Any] = _made(make, args, settings, node, text)
+            return made
+    raise located(text, node.at, _unknown(node.name, shelf))
+
+
+def check_names(expression: str | Expression, shelf: Shelf) -> None:
+    """Look every name of an expression up and read its conditions, without making anything.
+
+    Args:
+        expression: A text or a parsed expression.
+        shelf: Knows the retrievers.
+
+    Raises:
+        ExpressionError: The text or a condition in it does not parse, or a name is unknown; the
+            message points at it.
+    """
+    text = expression if isinstance(expression, str) else str(expression)
+    known = set(known_names(shelf))
+    waiting: list[Argument] = [parse(text)]
+    while waiting:
+        node = waiting.pop(0)
+        if isinstance(node, Pipe):
+            waiting = [*node.steps, *waiting]
+        elif isinstance(node, Call):
+            if node.name not in known:
+                raise located(text, node.at, _unknown(node.name, shelf))
+            _check_conditions(node, text)
+            waiting = [*node.args, *waiting]
+
+
+def _check_conditions(node: Call, text: str) -> None:
+    """Read what stands as ``where=...``, or first in a stage named where."""
+    given = [value for name, value in node.keywords if name == "where"]
+    if node.name == "where":
+        given += [value for value in node.args[:1] if not isinstance(value, (Call, Pipe))]
+    for value in given:
+        if isinstance(value, str):
+            try:
+                condition_of(value)
+            except ExpressionError as why:
+                raise located(text, node.at, f"{node.name}: {why}") from why
+
+
+def _unknown(name: str, shelf: Shelf) -> str:
+    if Path(name).is_dir():
+        return f"no stage named {name!r}; the index in that folder is index('{name}')"
+    names = known_names(shelf)
+    problem = UnknownNameError.among("stage", name, names)
+    hint = "" if "known:" in str(problem) else f" known: {', '.join(names)}."
+    return f"{problem}{hint}"
+
+
+def _literal_only(value: Argument, node: Call, text: str) -> Literal:
+    if isinstance(value, (Call, Pipe)):
+        raise located(
+            text,
+            value.at,
+            f"{node.name} takes settings, not stages; for the text {str(value)!r} use quotes",
+        )
+    return value
+
+
+def _plain(value: Literal) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _made(make: Any, args: list[Any], settings: dict[str, Any], node: Call, text: str) -> Any:
+    try:
+        inspect.signature(make).bind(*args, **settings)
+    except TypeError as why:
+        raise located(text, node.at, f"{node.name}: {why}; it takes {_signature(make)}") from why
+    try:
+        return make(*args, **settings)
+    except (DataError, ExpressionError, FingerprintError, UnknownNameError) as why:
+        raise located(text, node.at, f"{node.name}: {why}") from why
+
+
+def _signature(make: Any) -> str:
+    shown = []
+    for parameter in inspect.signature(make).parameters.values():
+        name = parameter.name
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            shown.append(f"{name}...")
+        elif parameter.default is parameter.empty:
+            shown.append(name)
+        else:
+            default = parameter.default
+            shown.append(f"{name}={default!r}")
+    return f"({', '.join(shown)})"

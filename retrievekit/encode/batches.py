@@ -1,0 +1,218 @@
+"""What all encoders of texts share: checks of texts, batches of similar length, counts of cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrievekit.cuts import report_cuts
+from retrievekit.encode.conventions import ROLES, Role
+from retrievekit.encode.devices import side_by_side
+from retrievekit.errors import DataError, EncoderContractError, NonFiniteError
+from retrievekit.headway import report_headway
+from retrievekit.protocols import Progress
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class EncodingStats:
+    """What happened to the texts of one call.
+
+    Args:
+        texts: Texts given.
+        tokens: Tokens of all texts before cutting, special tokens and prompt included; 0 where the
+            model's tokenizer does not tell.
+        cut: Texts longer than the limit, of which the rest was left out.
+        limit: Tokens that fit, or None where the model has no limit.
+    """
+
+    texts: int
+    tokens: int
+    cut: int
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Vectors and what happened to their texts.
+
+    Args:
+        vectors: float32 ``(n, dim)``.
+        stats: Counts.
+    """
+
+    vectors: NDArray[np.float32]
+    stats: EncodingStats
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long texts are.
+
+    Args:
+        sizes: The length of each text.
+        tokens: Whether lengths are in tokens; otherwise they are in characters, and nobody knows
+            what is cut.
+        limit: Tokens that fit, or None.
+    """
+
+    sizes: Sequence[int]
+    tokens: bool
+    limit: int | None
+
+    def stats(self) -> EncodingStats:
+        """Counts of texts, tokens and cuts."""
+        cut = 0
+        if self.tokens and self.limit is not None:
+            cut = sum(size > self.limit for size in self.sizes)
+        return EncodingStats(
+            len(self.sizes), sum(self.sizes) if self.tokens else 0, cut, self.limit
+        )
+
+
+def in_batches(
+    texts: Sequence[str],
+    role: Role,
+    lengths: Lengths,
+    run: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    *,
+    name: str,
+    dim: int,
+    batch_size: int,
+    dtype: str = "float32",
+    lanes: int = 1,
+    progress: Progress | None = None,
+) -> Encoded:
+    """Encode texts in batches of similar length, the longest first, and check what comes out.
+
+    Args:
+        texts: The texts; messages show their beginning.
+        role: ``query`` or ``document``.
+        lengths: How long they are.
+        run: Gives the vectors, float32 ``(m, dim)``, of the texts in some rows, int64 ``(m,)``.
+        name: The model's name, for messages.
+        dim: Components of each vector.
+        batch_size: Texts that pass through the model together.
+        dtype: In which the model computes, for the hint when a vector is not finite.
+        lanes: Batches that are run at a time; for more than one `run` is called in threads.
+        progress: Called with the number of texts done after each batch.
+
+    Returns:
+        Vectors in the order of the texts, and counts.
+
+    Raises:
+        NonFiniteError: The model gave NaN or infinity; names the text.
+        EncoderContractError: The model gave vectors of another size.
+    """
+    vectors = np.empty((len(texts), dim), np.float32)
+    # The longest first, so that too large a batch fails at once and not at the end.
+    order = np.argsort(-np.asarray(lengths.sizes, np.int64), kind="stable")
+    batches = [order[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+    done = 0
+    for rows, batch in zip(batches, side_by_side(run, batches, lanes), strict=True):
+        if batch.shape != (len(rows), dim):
+            raise EncoderContractError(
+                f"{name}: {len(rows)} texts gave an array of shape {batch.shape}, not "
+                f"({len(rows)}, {dim})"
+            )
+        bad = np.flatnonzero(~np.isfinite(batch).all(axis=1))
+        if len(bad):
+            row = int(rows[bad[0]])
+            hint = "its weights may be damaged"
+            if dtype != "float32":
+                hint = f"{dtype} may be too narrow, try dtype='float32'"
+            raise NonFiniteError(
+                f"the vector of {role} {row} ({texts[row][:60]!r}) holds NaN or infinity; "
+                f"{name}: {hint}"
+            )
+        vectors[rows] = batch
+        done += len(rows)
+        report_headway(done)
+        if progress is not None:
+            progress(done, len(texts))
+    stats = lengths.stats()
+    if stats.cut and stats.limit is not None:
+        report_cuts(name, role, stats.limit, stats.cut, stats.texts)
+    return Encoded(vectors, stats)
+
+
+def check_settings(dtype: str, batch_size: int) -> None:
+    """Refuse what no model computes with.
+
+    Args:
+        dtype: The dtype's name.
+        batch_size: Texts per batch.
+
+    Raises:
+        DataError: No such dtype, or no texts per batch.
+    """
+    if dtype not in DTYPES:
+        raise DataError(f"no dtype {dtype!r} for models; known: {', '.join(DTYPES)}")
+    if batch_size < 1:
+        raise DataError(f"batch_size is at least 1; got {batch_size}")
+
+
+def by_role(value: int | Mapping[Role, int | None] | None, what: str) -> dict[Role, int | None]:
+    """A length for each role, from one for both or from a mapping.
+
+    Args:
+        value: One length, a mapping from roles, or None.
+        what: How the message calls it.
+
+    Returns:
+        A length or None for each role.
+
+    Raises:
+        DataError: Not a whole number of at least 1, or a stranger among the roles.
+    """
+    given = value if isinstance(value, Mapping) else dict.fromkeys(ROLES, value)
+    strangers = set(given) - set(ROLES)
+    if strangers:
+        raise DataError(f"{what} is for 'query' and 'document'; got {sorted(map(str, strangers))}")
+    for length in given.values():
+        if length is not None and (not isinstance(length, int) or length < 1):
+            raise DataError(f"{what} is at least 1; got {length!r}")
+    return {role: given.get(role) for role in ROLES}
+
+
+def check_role(role: Any) -> None:
+    """Refuse what is neither ``query`` nor ``document``.
+
+    Args:
+        role: The role.
+
+    Raises:
+        DataError: It is neither.
+    """
+    if role not in ROLES:
+        raise DataError(f"no role {role!r}; known: {', '.join(ROLES)}")
+
+
+def check_texts(texts: Sequence[str], role: Role) -> None:
+    """Refuse texts that are no list of valid strings.
+
+    Args:
+        texts: The texts.
+        role: What messages call one.
+
+    Raises:
+        DataError: One string, or a text that is no string or no valid Unicode.
+    """
+    if isinstance(texts, str):
+        raise DataError("texts is one string; give a list of strings")
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"{role} {row} is {text!r} ({type(text).__name__}), not a string")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as why:
+            raise DataError(
+                f"{role} {row} holds a lone surrogate at character {why.start}; it is not valid "
+                "Unicode"
+            ) from why

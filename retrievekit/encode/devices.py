@@ -1,0 +1,107 @@
+"""Several devices that work as one: a copy of the model on each, batches side by side.
+
+Batches are made as for one device, and each passes whole through one copy, so that where it ran
+does not change its companions: equal devices give the vectors that one of them alone would give.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import copy
+import queue
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+from retrievekit.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Device: TypeAlias = str | Sequence[str] | None
+"""A device such as ``cpu`` or ``cuda:1``, several of them, or None for the best there is."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+M = TypeVar("M", bound="nn.Module")
+
+
+def devices_of(device: Device) -> tuple[str | None, ...]:
+    """The devices that a setting names.
+
+    Args:
+        device: The setting.
+
+    Returns:
+        At least one; None stands for the best there is.
+
+    Raises:
+        DataError: An empty list, or a name that is no string.
+    """
+    if device is None or isinstance(device, str):
+        return (device,)
+    names = tuple(device)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"device is a name such as 'cuda:1', or a list of names; got {device!r}")
+    return names
+
+
+class Copies(Generic[M]):
+    """One model on several devices; who runs a batch borrows a copy that is free.
+
+    Args:
+        model: The model, on the first device already.
+        devices: All devices, one copy each.
+    """
+
+    def __init__(self, model: M, devices: Sequence[str | None]) -> None:
+        self._model = model
+        self._several = len(devices) > 1
+        self._free: queue.SimpleQueue[M] = queue.SimpleQueue()
+        self._free.put(model)
+        for device in devices[1:]:
+            self._free.put(copy.deepcopy(model).to(device))
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[M]:
+        """A copy that nobody else uses meanwhile; where there is one only, that one, to share."""
+        if not self._several:
+            yield self._model
+            return
+        model = self._free.get()
+        try:
+            yield model
+        finally:
+            self._free.put(model)
+
+
+def side_by_side(run: Callable[[T], R], items: Iterable[T], lanes: int) -> Iterator[R]:
+    """Run something for each item, several at a time.
+
+    Args:
+        run: What is run; safe in threads.
+        items: The items.
+        lanes: How many at a time; with one of them no thread is started.
+
+    Yields:
+        The results in the order of the items; an error comes where its result would.
+    """
+    if lanes == 1:
+        yield from map(run, items)
+        return
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(lanes, thread_name_prefix="device") as pool:
+        try:
+            for item in items:
+                # A context of its own: it may be entered by one thread only.
+                waiting.append(pool.submit(contextvars.copy_context().run, run, item))
+                # One more each is waiting, so that no device stands idle between two batches.
+                if len(waiting) == 2 * lanes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
