@@ -339,3 +339,14 @@ def test_memory_is_bounded(tmp_path):
         tracemalloc.stop()
     assert len(peaks) >= rows // 4096
     assert peaks[-1] < 25e6, peaks
+
+
+def test_other_vectors_are_another_index():
+    documents = [Document(f"d{n}", "x") for n in range(3)]
+    vectors = np.eye(3, 4, dtype=np.float32)
+    made = [
+        DenseIndex.from_vectors(documents, given, similarity="dot").fingerprint
+        for given in (vectors, vectors.copy(), vectors[::-1])
+    ]
+    assert made[0] == made[1]
+    assert made[0] != made[2]

@@ -656,7 +656,9 @@ def write_segment(
         kept = rounded(vectors, dtype, chunk.ids.__getitem__)
         largest = max(largest, longest(widened(kept)))
         stored.append(kept)
-        documents.add(chunk)
+        # Vectors that were given are content of their own; others follow from encoder and text.
+        given = isinstance(encoder, GivenVectors)
+        documents.add(chunk, [row.tobytes() for row in kept] if given else None)
         progress(documents.documents)
     cuts.tell()
     wordless.tell("their vectors say nothing of them, but are found like any other's")
