@@ -31,6 +31,11 @@ from retrievekit.store.files import (
 from retrievekit.store.manifest import ArrayRecord, Manifest, SegmentRecord, read_manifest
 from retrievekit.store.shards import ShardFolder
 
+_REMEDY = (
+    "restore it from a copy, try `retrievekit verify --repair`, which computes again what follows "
+    "from other files, or build the index again"
+)
+
 
 class ArrayWriter:
     """Appends rows to a new array file.
@@ -294,8 +299,7 @@ class CheckedArray:
         if crc32c(data) != self.record.file.blocks[block]:
             raise CorruptIndexError(
                 f"{self.path}: damaged near byte {block * BLOCK} (CRC32C of block {block} does not "
-                "fit); nothing was answered from it. Restore the file from a copy, or build the "
-                "index again"
+                f"fit); nothing was answered from it; {_REMEDY}"
             )
 
     def slice(self, start: int, stop: int) -> NDArray[Any]:
@@ -424,7 +428,8 @@ class SegmentReader:
         for block, expected in enumerate(record.blocks):
             if crc32c(data[block * BLOCK : (block + 1) * BLOCK]) != expected:
                 raise CorruptIndexError(
-                    f"{self.folder / name}: damaged near byte {block * BLOCK}; it was not parsed"
+                    f"{self.folder / name}: damaged near byte {block * BLOCK}; it was not parsed; "
+                    f"{_REMEDY}"
                 )
         return data
 
@@ -482,16 +487,11 @@ def _mapped(path: Path, record: FileRecord) -> memoryview:
     try:
         data = map_file(path)
     except FileNotFoundError as why:
-        raise CorruptIndexError(
-            f"{path}: the file is missing; restore it from a copy, or build the index again"
-        ) from why
+        raise CorruptIndexError(f"{path}: the file is missing; {_REMEDY}") from why
     _check_size(path, len(data), record.size)
     return data
 
 
 def _check_size(path: Path, size: int, expected: int) -> None:
     if size != expected:
-        raise CorruptIndexError(
-            f"{path}: has {size} bytes instead of {expected}; restore it from a copy, or build the "
-            "index again"
-        )
+        raise CorruptIndexError(f"{path}: has {size} bytes instead of {expected}; {_REMEDY}")
