@@ -26,7 +26,8 @@ from retrievekit.errors import (
     UnknownNameError,
 )
 from retrievekit.index.bm25 import BM25Index
-from retrievekit.index.dense import DenseIndex, normalised
+from retrievekit.index.dense import DenseIndex
+from retrievekit.index.encoding import normalised
 from retrievekit.index.engines import approximate, halves
 from retrievekit.index.repair import repair
 from retrievekit.kernels.dense import widen

@@ -350,3 +350,17 @@ def test_other_vectors_are_another_index():
     ]
     assert made[0] == made[1]
     assert made[0] != made[2]
+
+
+def test_repair_does_not_take_words_for_given_vectors(tmp_path):
+    vectors = np.eye(3, 4, dtype=np.float32)
+    documents = [Document(f"d{n}", "x") for n in range(3)]
+    index = DenseIndex.from_vectors(documents, vectors, tmp_path / "x", similarity="dot")
+    with index.writer() as writer:
+        writer.delete(["d0"])
+    with index.writer() as writer:
+        writer.compact()
+    (segment,) = index.reopen().segments
+    made = [name for way in index.derived(segment) for name in way.makes]
+    assert "ids.order" in made
+    assert "hashes" not in made

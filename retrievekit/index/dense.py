@@ -8,7 +8,6 @@ everywhere.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,28 +17,33 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from retrievekit import registry
 from retrievekit.candidates import CandidatesLike
 from retrievekit.corpus import Corpus, Document
-from retrievekit.cuts import Cuts
 from retrievekit.errors import (
     DataError,
-    EncoderContractError,
     EncoderMismatchError,
     FormError,
     NonFiniteError,
 )
-from retrievekit.headway import following
 from retrievekit.index.base import Index
 from retrievekit.index.derived import Derivation
 from retrievekit.index.documents import DocumentWriter
+from retrievekit.index.encoders import encoder_of_card, matching
+from retrievekit.index.encoding import (
+    GIVEN,
+    checked_vectors,
+    inherit_given,
+    longest,
+    normalised,
+    write_segment,
+)
 from retrievekit.index.engines import approximate
 from retrievekit.index.engines.flat import FlatSearch
 from retrievekit.index.engines.named import engine_named
 from retrievekit.index.engines.options import settled
 from retrievekit.index.engines.searcher import EngineSearcher
 from retrievekit.index.given import GivenVectors, VectorSource
-from retrievekit.index.once import SHARD, Once
+from retrievekit.index.once import SHARD
 from retrievekit.index.results import check_k, run_of
 from retrievekit.index.searcher import Searcher
 from retrievekit.index.storage import dtype_of, rounded, widened
@@ -59,8 +63,6 @@ from retrievekit.store.manifest import Manifest
 from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter
 from retrievekit.vectors import DenseVectors
 from retrievekit.where import Condition
-
-log = logging.getLogger(__name__)
 
 COPIED_AT_A_TIME = 1 << 14
 """Vectors that a merge copies at once."""
@@ -84,7 +86,7 @@ class DenseIndex(Index):
         super().__init__(generation)
         self._learnt: approximate.Learnt | None = None
         if encoder is not None:
-            self.encoder = self._checked(encoder)
+            self.encoder = matching(encoder, self.card, self.path)
 
     @classmethod
     def build(
@@ -261,6 +263,7 @@ class DenseIndex(Index):
         """Copy the vectors of all live documents into one segment."""
         stored = segment.array("vectors", dtype_of(self.storage), (self.dim,))
         for old in self.segments:
+            inherit_given(segment, old)
             for start in range(0, len(old.live), COPIED_AT_A_TIME):
                 stored.append(old["vectors"].all()[old.live[start : start + COPIED_AT_A_TIME]])
         self._write_native(segment, self._learnt or approximate.Learnt.of(self.segments), True)
@@ -286,6 +289,7 @@ class DenseIndex(Index):
         stored = segment.array("vectors", dtype, (self.dim,))
         before = 0
         for old in index.segments:
+            inherit_given(segment, old)
             for start in range(0, len(old.live), COPIED_AT_A_TIME):
                 rows = old.live[start : start + COPIED_AT_A_TIME]
                 vectors = change(widened(old["vectors"].take(rows)))
@@ -308,8 +312,10 @@ class DenseIndex(Index):
         self._learnt = approximate.write_native(self._engine, segment, vectors, learnt)
 
     def derived(self, segment: SegmentReader) -> Iterable[Derivation]:
-        """Which files of a segment can be computed again from others, for `repair`."""
-        yield from super().derived(segment)
+        """As every index; hashes of vectors that were given do not follow from words alone."""
+        for way in super().derived(segment):
+            if not (segment.record.details.get(GIVEN) and "hashes" in way.makes):
+                yield way
         if self._engine is not None:
             yield from approximate.derivations(self._engine, segment)
 
@@ -353,29 +359,8 @@ class DenseIndex(Index):
             EncoderMismatchError: What the name leads to now is another encoder.
             UnknownNameError: The name leads nowhere; open the index with the encoder.
         """
-        card = self.card
-        if card.name in registry.names("encoder"):
-            return self._checked(registry.resolve("encoder", card.name)())
-        # The class that the card names knows how to read the rest of it.
-        load = registry.resolve("encoder-class", card.identity.get("class", "sentence"))
-        return self._checked(load(card))
-
-    def _checked(self, encoder: Encoder) -> Encoder:
-        differences = self.card.differences(encoder.card)
-        if differences:
-            raise EncoderMismatchError(
-                f"{self.path}: built with the encoder {self.card.name!r}, asked with "
-                f"{encoder.card.name!r}; they differ in {'; '.join(differences)} (index against "
-                "given). Vectors of different encoders cannot be compared: use the index's own "
-                "encoder, or build the index again"
-            )
-        for name, value in self.card.numerics.items():
-            if encoder.card.numerics.get(name) != value:
-                log.warning(
-                    "%s: built with %s=%r, queries are encoded with %r; scores may differ slightly",
-                    self.path, name, value, encoder.card.numerics.get(name),
-                )  # fmt: skip
-        return encoder
+        found: Encoder = encoder_of_card(self.card, "sentence")
+        return matching(found, self.card, self.path)
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
@@ -608,173 +593,3 @@ def settings_of(engine: str, similarity: Similarity, dim: int, storage: str) -> 
     dtype_of(storage)
     settings = {"engine": engine, "similarity": similarity, "dim": dim}
     return settings if storage == "float32" else {**settings, "storage": storage}
-
-
-def write_segment(
-    segment: SegmentWriter,
-    documents: DocumentWriter,
-    chunks: Iterable[Corpus],
-    encoder: Encoder,
-    similarity: Similarity,
-    dtype: np.dtype[Any],
-    *,
-    progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, float]:
-    """Encode documents and write their vectors; what was cut or says nothing is told once.
-
-    Args:
-        segment: Where arrays are written.
-        documents: Where ids and words are written.
-        chunks: The documents, each chunk encoded in one call and, unless the vectors are given,
-            kept as one shard.
-        encoder: Encodes title and text joined by one blank.
-        similarity: Under ``cosine`` vectors are normalised.
-        dtype: How they are stored.
-        progress: Called with documents done.
-
-    Returns:
-        The length of the longest vector.
-    """
-    largest = 0.0
-    cuts = Cuts()
-    wordless, zero = _Noted("without words"), _Noted("whose vector is all zeros")
-    stored = segment.array("vectors", dtype, (encoder.dim,))
-    # Vectors that were given do not follow from the texts by which shards are found.
-    once = Once(encoder.card, None if isinstance(encoder, GivenVectors) else segment.shards)
-    for chunk in chunks:
-        texts = chunk.contents()
-
-        def told(n: int, before: int = documents.documents) -> None:
-            progress(before + n)
-
-        with cuts.collected(), following(told):
-            vectors = document_vectors(encoder, chunk, texts, once)
-        wordless.add([not text.strip() for text in texts], chunk)
-        zero.add(np.asarray(~vectors.any(axis=1)), chunk)
-        if similarity == "cosine":
-            vectors = normalised(vectors)
-        kept = rounded(vectors, dtype, chunk.ids.__getitem__)
-        largest = max(largest, longest(widened(kept)))
-        stored.append(kept)
-        # Vectors that were given are content of their own; others follow from encoder and text.
-        given = isinstance(encoder, GivenVectors)
-        documents.add(chunk, [row.tobytes() for row in kept] if given else None)
-        progress(documents.documents)
-    cuts.tell()
-    wordless.tell("their vectors say nothing of them, but are found like any other's")
-    zero.tell("under dot and cosine they score 0, above whatever scores below 0")
-    return {"largest_norm": largest}
-
-
-def longest(vectors: NDArray[np.float32]) -> float:
-    """The length of the longest vector.
-
-    Args:
-        vectors: float32 ``(n, d)``.
-
-    Returns:
-        The length, 0 when there is none.
-    """
-    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-    return float(np.sqrt(squares.max(initial=0)))
-
-
-class _Noted:
-    """Documents that an encoder makes little of: counted, and told once."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.count = 0
-        self.first: list[str] = []
-
-    def add(self, flags: Sequence[bool] | NDArray[np.bool_], part: Corpus) -> None:
-        rows = np.flatnonzero(flags)
-        self.count += len(rows)
-        self.first += part.ids.strings(rows[: max(0, 3 - len(self.first))])
-
-    def tell(self, so: str) -> None:
-        if self.count:
-            shown = ", ".join(repr(doc_id) for doc_id in self.first)
-            more = ", ..." if self.count > len(self.first) else ""
-            log.warning("%d documents %s (%s%s): %s", self.count, self.what, shown, more, so)
-
-
-def document_vectors(
-    encoder: Encoder, part: Corpus, texts: list[str], once: Once
-) -> NDArray[np.float32]:
-    """Encode some documents, unless that was done before, and check what comes back.
-
-    Args:
-        encoder: The encoder.
-        part: The documents.
-        texts: What is encoded of them.
-        once: What was encoded before.
-
-    Returns:
-        float32 ``(documents, dim)``.
-    """
-
-    def checked(vectors: NDArray[Any]) -> NDArray[np.float32]:
-        return checked_vectors(vectors, len(part), encoder, "document", part.ids)
-
-    def encoded() -> dict[str, NDArray[Any]]:
-        return {"vectors": checked(encoder.encode_document(texts))}
-
-    return checked(once.arrays(texts, encoded)["vectors"])
-
-
-def checked_vectors(
-    vectors: NDArray[Any], n: int, encoder: Encoder, what: str, ids: Any
-) -> NDArray[np.float32]:
-    """What an encoder returned, or an error that names the text at fault.
-
-    Args:
-        vectors: The encoder's output, which should be ``(n, dim)`` float32.
-        n: How many texts went in.
-        encoder: The encoder.
-        what: "query" or "document".
-        ids: The texts' ids.
-
-    Returns:
-        float32 ``(n, dim)``.
-
-    Raises:
-        EncoderContractError: Wrong shape, or no real numbers.
-        NonFiniteError: NaN or infinity, in float32.
-    """
-    vectors = np.asarray(vectors)
-    if vectors.dtype.kind not in "iuf":
-        raise EncoderContractError(
-            f"the encoder {encoder.card.name!r} returned an array of dtype {vectors.dtype}; "
-            "expected float32"
-        )
-    if vectors.shape != (n, encoder.dim):
-        raise EncoderContractError(
-            f"the encoder {encoder.card.name!r} returned an array of shape {vectors.shape} for {n} "
-            f"texts; expected ({n}, {encoder.dim})"
-        )
-    with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused below
-        vectors = np.ascontiguousarray(vectors, np.float32)
-    fine = np.isfinite(vectors).all(axis=1)
-    if not fine.all():
-        bad = int(np.flatnonzero(~fine)[0])
-        raise NonFiniteError(
-            f"the vector of {what} {ids[bad]!r} holds NaN or infinity as float32 (encoder "
-            f"{encoder.card.name!r}); no such vector is stored or searched with"
-        )
-    return vectors
-
-
-def normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors of length 1; a zero vector stays zero, which no query is similar to.
-
-    Args:
-        vectors: float32 ``(n, d)``.
-
-    Returns:
-        float32 ``(n, d)``.
-    """
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    lengths[lengths == 0] = 1
-    units: NDArray[np.float32] = (vectors / lengths[:, None]).astype(np.float32)
-    return units
