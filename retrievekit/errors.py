@@ -19,6 +19,7 @@
     ├── EncoderMismatchError (ValueError)    an index asked with another encoder than its own
     ├── EncoderContractError (ValueError)    an encoder that breaks the protocol
     ├── EndpointError (ConnectionError)      a service that refused, failed or could not be reached
+    ├── DeviceError (RuntimeError)           no such device, or too little memory on it
     ├── JavaError (RuntimeError)             no Java that can run Lucene, or Java code that failed
     └── StoreError (OSError)                 an index on disk
         ├── CorruptIndexError                bytes that are not the bytes that were written
@@ -74,7 +75,17 @@ class DuplicateIdError(DataError):
 
 
 class NonFiniteError(DataError):
-    """NaN or infinity where a finite number is needed."""
+    """NaN or infinity where a finite number is needed.
+
+    Args:
+        message: What holds it.
+        row: Which of the texts of a call is at fault, where an encoder tells: who made the call
+            knows its id.
+    """
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class LimitError(DataError):
@@ -159,6 +170,10 @@ class EncoderContractError(RetrieveKitError, ValueError):
 
 class EndpointError(RetrieveKitError, ConnectionError):
     """A service on the network that refused, failed or could not be reached."""
+
+
+class DeviceError(RetrieveKitError, RuntimeError):
+    """A device that is not there, has too little memory, or cannot do what was asked."""
 
 
 class JavaError(RetrieveKitError, RuntimeError):

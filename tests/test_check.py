@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from retrievekit import registry
 from retrievekit.cli.app import app
-from retrievekit.cli.check import duration
+from retrievekit.cli.check import _probe_lines, duration
 from retrievekit.corpus import Document
 from retrievekit.cuts import report_cuts
 from retrievekit.data.dataset import Dataset
@@ -430,6 +430,17 @@ def test_an_encoder_that_fails_does_not_hide_the_rest(folder: Path) -> None:
     assert report.facts["probe"] == {}
 
 
+class Breaking(ToyEncoder):
+    def encode_document(self, texts: Sequence[str]) -> Any:
+        raise RuntimeError("out of memory")
+
+
+def test_errors_of_others_are_findings_too() -> None:
+    (found,) = fares(Breaking())
+    assert (found.code, found.severity) == ("encoder-fails", "error")
+    assert found.what.endswith("does not work: RuntimeError: out of memory")
+
+
 # Sources and emptiness ----------------------------------------------------------------------------
 
 
@@ -539,6 +550,28 @@ def test_the_verb_as_json(folder: Path) -> None:
         "examples": ["e"],
         "advice": plain["findings"][0]["advice"],
     }
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (None, "dot, float32"),
+        (1024, "dot, reads 1,024 tokens, float32"),
+        (
+            {"query": 64, "document": 512},
+            "dot, reads 64 tokens of a query and 512 tokens of a document, float32",
+        ),
+        ({"query": None, "document": 512}, "dot, reads 512 tokens of a document, float32"),
+        ({"query": None, "document": None}, "dot, float32"),
+    ],
+)
+def test_lengths_in_words(limit: Any, said: str) -> None:
+    facts = {
+        "encoder": "m", "dim": 8, "similarity": "dot", "max_length": limit, "seconds": 1.0,
+        "texts_per_second": 2.0, "probed": 3, "vector_bytes": 4, "text_bytes": 5,
+        "numerics": {"dtype": "float32", "revision": None},
+    }  # fmt: skip
+    assert _probe_lines(facts)[0] == f"m: 8 components, {said}"
 
 
 @pytest.mark.parametrize(

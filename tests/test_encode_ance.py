@@ -291,8 +291,8 @@ def test_sentence_encoder_refuses_it(copy):
     ("settings", "message"),
     [
         ({"dtype": "int8"}, "no dtype"),
-        ({"batch_size": 0}, "batch_size is at least 1"),
-        ({"max_length": 0}, "max_length is at least 1"),
+        ({"batch_size": 0}, "batch_size is a whole number of at least 1"),
+        ({"max_length": 0}, "max_length is a whole number of at least 1"),
         ({"max_length": {"passage": 3}}, "'query' and 'document'"),
     ],
 )

@@ -230,6 +230,36 @@ def test_model_that_cannot_be_converted_stays_with_torch(tiny, tmp_path, monkeyp
     assert list((tmp_path / "backends").iterdir()) == []
 
 
+def test_layers_that_differ_on_long_texts_only_stay_with_torch(tmp_path, monkeypatch, caplog):
+    """Local attention: what was traced on a short text is wrong beyond its window."""
+    runtime_or_skip("openvino")
+    monkeypatch.setenv("RETRIEVEKIT_CACHE", str(tmp_path / "cache"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch
+        from transformers import BertTokenizer, ModernBertConfig, ModernBertModel
+
+        torch.manual_seed(0)
+        config = ModernBertConfig(
+            vocab_size=17, hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
+            intermediate_size=32, max_position_embeddings=512, local_attention=32,
+            pad_token_id=0, cls_token_id=2, sep_token_id=3, bos_token_id=2, eos_token_id=3,
+        )  # fmt: skip
+        ModernBertModel(config).save_pretrained(tmp_path / "local")
+        words = "[PAD] [UNK] [CLS] [SEP] [MASK] ##s a the cat dog purr bark at moon and one two"
+        (tmp_path / "local" / "vocab.txt").write_text("\n".join(words.split()) + "\n")
+        tokenizer = BertTokenizer(str(tmp_path / "local" / "vocab.txt"), model_max_length=512)
+        tokenizer.save_pretrained(tmp_path / "local")
+    texts = ["cat dog moon " * n for n in (1, 20, 150)]
+    told = {"device": "cpu", "pooling": "mean", "similarity": "dot"}
+    expected = SentenceEncoder(tmp_path / "local", **told).encode_document(texts)
+    encoder = SentenceEncoder(tmp_path / "local", **told, backend="openvino")
+    np.testing.assert_allclose(encoder.encode_document(texts), expected, atol=1e-4)
+    # Whether a runtime takes such layers may change; what they give may not.
+    computed = encoder.card.numerics["backend"]
+    assert (computed == "torch") == ("torch computes it, not openvino" in caplog.text)
+
+
 def test_openvino_reports_its_use_to_nobody():
     runtime_or_skip("openvino")
     code = (

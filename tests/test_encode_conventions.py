@@ -305,12 +305,31 @@ def test_who_says_it_hears_no_warning(named, caplog):
     np.testing.assert_allclose(vectors, units(expected), atol=1e-5)
 
 
-def test_model_with_modules_outside_the_table_is_silent(named, caplog):
-    encoder = SentenceEncoder(named("my-model", ["Pooling mean"]), device="cpu")
+@pytest.mark.parametrize(
+    ("modules", "config"),
+    [
+        (["Pooling mean", "Normalize"], {}),
+        (["Pooling mean"], {"similarity_fn_name": "dot"}),
+    ],
+)
+def test_model_with_modules_outside_the_table_is_silent(named, caplog, modules, config):
+    encoder = SentenceEncoder(named("my-model", modules, **config), device="cpu")
     with caplog.at_level(logging.WARNING):
         encoder.encode_query(["the dog"])
     assert warned(caplog) == []
     assert encoder.wiring.told == ()
+
+
+def test_similarity_that_nobody_names_is_told_where_it_matters(named, caplog):
+    folder = named("my-model", ["Pooling mean"])
+    with caplog.at_level(logging.WARNING):
+        assert SentenceEncoder(folder, device="cpu").similarity == "cosine"
+    (line,) = warned(caplog)
+    assert "cosine similarity is assumed (similarity='dot'" in line
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        SentenceEncoder(folder, device="cpu", similarity="dot").encode_query(["the dog"])
+    assert warned(caplog) == []
 
 
 def test_lengths_by_role(named, caplog):
@@ -354,6 +373,15 @@ def test_ance_of_sentence_transformers_is_lower_cased(named):
     assert (encoder.similarity, encoder.card.identity["lower_case"]) == ("dot", True)
     with pytest.raises(DataError, match="own configuration lower-cases"):
         SentenceEncoder(folder, device="cpu", lower_case=False).encode_query(["a"])
+
+
+def test_a_family_that_is_not_lower_cased_after_all_leads_back(named):
+    folder = named("msmarco-roberta-base-ance-firstp", ["Pooling cls"])
+    own, cased = (SentenceEncoder(folder, device="cpu", lower_case=flag) for flag in (None, False))
+    assert own.card.identity["lower_case"] is True
+    assert cased.card.fingerprint != own.card.fingerprint
+    assert SentenceEncoder.from_card(cased.card).card == cased.card
+    assert SentenceEncoder.from_card(own.card).card == own.card
 
 
 def test_instructor_leaves_the_prompt_out_of_the_pooling(named):

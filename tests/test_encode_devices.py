@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from retrievekit.cuts import Cuts
 from retrievekit.encode.batches import Lengths, in_batches
 from retrievekit.encode.devices import Copies, devices_of, side_by_side
 from retrievekit.encode.sentence import SentenceEncoder
@@ -109,6 +110,47 @@ def test_copies_are_lent_to_one_at_a_time() -> None:
         assert first.weight.data_ptr() != second.weight.data_ptr()
     with pair.one() as third:
         assert third in (first, second)
+
+
+def test_a_model_that_is_not_shared_is_lent_to_one_at_a_time() -> None:
+    import torch
+
+    alone = Copies(torch.nn.Linear(2, 2), ["cpu"], shared=False)
+    waiting: list[int] = []
+
+    def borrow() -> None:
+        with alone.one():
+            waiting.append(1)
+
+    thread = threading.Thread(target=borrow)
+    with alone.one():
+        thread.start()
+        thread.join(0.05)
+        assert not waiting
+    thread.join()
+    assert waiting
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:77", ["cpu", "cuda:77"], "CPU:x"])
+def test_devices_that_are_not_there_say_which_are(device: str | list[str]) -> None:
+    with pytest.raises(DataError, match=r"no device '(gpu|cuda:77|CPU:x)' here \(.*there is cpu"):
+        _ = SentenceEncoder("minilm", device=device).dim
+
+
+def test_texts_without_cuts_count_among_all(caplog: pytest.LogCaptureFixture) -> None:
+    cuts = Cuts()
+    with cuts.collected():
+        for sizes in ([9, 3], [1, 2, 3]):
+            in_batches(
+                ["t"] * len(sizes), "document", Lengths(sizes, True, 5),
+                lambda rows: rows[:, None].astype(np.float32), name="m", dim=1, batch_size=2,
+            )  # fmt: skip
+    assert cuts.by_limit == {("m", "document", 5): (1, 5)}
+    in_batches(
+        ["t"], "document", Lengths([1], True, 5), lambda rows: np.zeros((1, 1), np.float32),
+        name="m", dim=1, batch_size=2,
+    )  # fmt: skip
+    assert not caplog.records
 
 
 def test_two_devices_give_the_bits_of_one() -> None:

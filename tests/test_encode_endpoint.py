@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from retrievekit import services
 from retrievekit.corpus import Corpus
-from retrievekit.encode import endpoint
 from retrievekit.encode.endpoint import EndpointEncoder
 from retrievekit.errors import (
     DataError,
@@ -23,6 +23,7 @@ from retrievekit.errors import (
     MissingDataError,
     NonFiniteError,
 )
+from retrievekit.headway import following
 from retrievekit.index.dense import DenseIndex
 from retrievekit.protocols import EncoderCard
 from retrievekit.queries import Queries
@@ -155,8 +156,8 @@ def test_failures_are_repeated(service, state, caplog):
 
 def test_waits_double_and_obey_the_service(service, monkeypatch):
     waits = []
-    monkeypatch.setattr(endpoint.time, "sleep", waits.append)
-    monkeypatch.setattr(endpoint.random, "uniform", lambda a, b: 1.0)
+    monkeypatch.setattr(services.time, "sleep", waits.append)
+    monkeypatch.setattr(services.random, "uniform", lambda a, b: 1.0)
     one = encoder(service, backoff=1.0, retries=8)
     date = {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}
     service.failures += [
@@ -167,7 +168,7 @@ def test_waits_double_and_obey_the_service(service, monkeypatch):
         (429, {"Retry-After": "999"}),
     ]
     assert one.dim == 32
-    assert waits == [1, 2, 7, 8, endpoint.LONGEST_WAIT]
+    assert waits == [1, 2, 7, 8, services.LONGEST_WAIT]
 
 
 def test_repetitions_end(service):
@@ -241,6 +242,17 @@ def test_missing_key(service, monkeypatch):
     monkeypatch.delenv("MY_KEY", raising=False)
     with pytest.raises(MissingDataError, match="variable MY_KEY is empty"):
         _ = encoder(service, key_variable="MY_KEY").dim
+    assert not service.requests
+
+
+@pytest.mark.parametrize("key", ["sk-one\nsk-two", "sk-\u0142\u00f3d\u017a", "sk\x00"])
+def test_key_that_no_header_holds_is_not_shown(service, monkeypatch, key):
+    # os.environ takes no NUL, but whoever replaces it may give one.
+    monkeypatch.setattr(services.os, "environ", {"MY_KEY": key})
+    with pytest.raises(MissingDataError, match="variable MY_KEY holds no key") as caught:
+        _ = encoder(service, key_variable="MY_KEY").dim
+    assert key[:2] not in str(caught.value).replace("MY_KEY", "")
+    assert caught.value.__cause__ is caught.value.__context__ is None
     assert not service.requests
 
 
@@ -319,8 +331,34 @@ def test_numbers_that_are_none(service):
         one.encode_document(["a", "b"])
 
 
+def test_numbers_too_large_for_float32(service, recwarn):
+    one = encoder(service)
+    assert one.dim == 32
+    service.change = other(embedding=[1e300] * 32)
+    with pytest.raises(NonFiniteError, match="vector of document 1"):
+        one.encode_document(["a", "b"])
+    assert not recwarn.list
+
+
+def test_service_that_does_not_cut_vectors(service):
+    service.change = other(embedding=[1.0] * 32)
+    with pytest.raises(
+        EncoderContractError, match="asked for vectors of 8 components, it gives 32"
+    ):
+        _ = encoder(service, dimensions=8).dim
+
+
+def test_headway_is_told_after_each_request(service):
+    one = encoder(service)
+    assert one.dim == 32
+    told: list[int] = []
+    with following(told.append):
+        one.encode_document(TEXTS)
+    assert told == [2, 4, 5]
+
+
 def test_endless_answers(service, monkeypatch):
-    monkeypatch.setattr(endpoint, "ANSWER_LIMIT", 100)
+    monkeypatch.setattr(services, "ANSWER_LIMIT", 100)
     with pytest.raises(LimitError, match="more than 100 bytes"):
         _ = encoder(service).dim
 

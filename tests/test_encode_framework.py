@@ -322,6 +322,25 @@ def test_queries_may_add_up_repeated_tokens(base: Path, tmp_path: Path) -> None:
     assert once.card.fingerprint != twice.card.fingerprint
 
 
+def test_special_tokens_that_a_text_spells_out_count_for_nothing(
+    base: Path, tmp_path: Path
+) -> None:
+    heads = {
+        "query_encoder": {"model_type": "BINARY", "scale": 0.5},
+        "doc_encoder": {"model_type": "MLM"},
+    }
+    checkpoint(tmp_path / "m", base, heads)
+    encoder = FrameworkEncoder(tmp_path / "m", device="cpu")
+    query = dense(encoder.encode_query(["a [SEP] cat [MASK] [PAD] zebra [CLS]"]))[0]
+    assert [WORDS[i] for i in np.flatnonzero(query)] == ["[UNK]", "a", "cat"]
+    model, ids = masked_lm(base), [2, WORDS.index("cat"), 3, WORDS.index("dog"), 3]
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0]
+    expected = torch.log1p(torch.relu(logits[[1, 3]])).max(0).values
+    found = dense(encoder.encode_document(["cat [SEP] dog"]))[0]
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
 # Methods ------------------------------------------------------------------------------------------
 
 
@@ -354,6 +373,11 @@ def test_the_table_of_methods() -> None:
         "qmlm-dmlp": ("MLM", "MLP", "", "FLOPS"),
     }
     assert METHODS["deepct"].query == Head("MLP", activation="identity", norm="identity")
+    # These weigh by ReLU alone, as published; what their checkpoints learnt has no log1p.
+    plain = Head("MLP", norm="identity")
+    for name in ("unicoil", "unicoil-doct5query", "unicoil-tilde", "deepimpact", "tildev2"):
+        assert METHODS[name].head("document") == plain, name
+    assert METHODS["qmlp-dmlm"].query == METHODS["qmlm-dmlp"].head("document") == Head("MLP")
     epic = METHODS["epic"].head("document")
     assert (epic.activation, epic.importance, epic.quality) == ("softplus", True, True)
     # The authors' finding: never BINARY documents.
@@ -528,6 +552,28 @@ def test_idf_of_a_corpus(base: Path) -> None:
     assert IdfTable.computed(corpus, tokenizer).content_hash == table.content_hash
 
 
+def test_what_is_no_list_of_texts_is_not_counted(base: Path) -> None:
+    tokenizer = FrameworkEncoder(base, "splade-max", device="cpu").tokenizer("document")
+    with pytest.raises(DataError, match="got one string"):
+        IdfTable.computed("the cat", tokenizer)
+    with pytest.raises(DataError, match="document 1 is None"):
+        IdfTable.computed(["cat", None], tokenizer)  # type: ignore[list-item]
+    with pytest.raises(DataError, match="lone surrogate"):
+        IdfTable.computed(["\ud800"], tokenizer)
+    told: list[int] = []
+    IdfTable.computed(["cat"] * 1025, tokenizer, progress=lambda done, _: told.append(done))
+    assert told == [1024, 1025]
+
+
+def test_encoders_without_a_tokenizer_have_no_table(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = FrameworkEncoder(base, "splade-max", device="cpu")
+    monkeypatch.setattr(encoder, "tokenizer", lambda role: None)
+    with pytest.raises(DataError, match="no tokenizer of transformers"):
+        InferenceFreeEncoder.from_corpus(encoder, ["cat"])
+
+
 def test_the_largest_published_idf() -> None:
     # A token in one of MS MARCO's passages: the largest entry of the published table.
     n, df = 8_841_823, 1
@@ -583,6 +629,10 @@ def test_inference_free_encoder(base: Path, tmp_path: Path) -> None:
         ("[1]", "not an object"),
         ('{"cat": "x"}', "not an object of a number"),
         ('{"cat": true}', "not an object of a number"),
+        ('{"cat": 1, "cat": 2}', "'cat' comes twice"),
+        ('{"cat": 1e39}', "'cat' weighs 1e[+]39, no finite float32"),
+        ('{"cat": NaN}', "'cat' weighs nan, no finite"),
+        (f'{{"cat": 1{"0" * 400}}}', "'cat' weighs 1000.*, no finite float32"),
         ('{"ghost": 1.0}', r"1 tokens are not the tokenizer's, such as \['ghost'\]"),
     ],
 )

@@ -14,6 +14,7 @@ from retrievekit.errors import (
     DataError,
     EncoderContractError,
     EncoderMismatchError,
+    NonFiniteError,
     UnknownNameError,
 )
 from retrievekit.index.dense import DenseIndex
@@ -74,6 +75,7 @@ def test_result_is_kept_when_the_function_reuses_its_buffer():
         ([["a", "b"], ["c", "d"]], "dtype <U1"),
         ([[True, False], [True, True]], "dtype bool"),
         (None, r"shape \(\) and dtype object"),
+        ([[1.0], [1.0, 2.0]], "what is no array of NumPy"),
     ],
 )
 def test_other_shapes_are_refused(out, message):
@@ -87,13 +89,34 @@ def test_other_shapes_are_refused(out, message):
     [
         ({"name": ""}, "has a name and a version"),
         ({"version": ""}, "has a name and a version"),
-        ({"dim": 0}, "dim is at least 1"),
+        ({"dim": 0}, "whole number of at least 1"),
+        ({"dim": "32"}, "whole number of at least 1; got '32'"),
         ({"similarity": "manhattan"}, "no similarity named"),
     ],
 )
 def test_settings_are_checked_at_once(settings, message):
     with pytest.raises(DataError, match=message):
         encoder(**settings)
+
+
+def test_tensors_that_numpy_does_not_take():
+    import torch
+
+    for tensor in (torch.ones(1, 2, requires_grad=True), torch.ones(1, 2, dtype=torch.bfloat16)):
+        broken = CallableEncoder(
+            lambda texts, out=tensor: out, dim=2, similarity="dot", name="t", version="1"
+        )
+        with pytest.raises(EncoderContractError, match=r"tensor\.detach\(\)\.float\(\)"):
+            broken.encode_query(["a"])
+
+
+def test_what_overflows_is_infinite_without_a_warning():
+    huge = CallableEncoder(
+        lambda texts: [[1e300]] * len(texts), dim=1, similarity="dot", name="huge", version="1"
+    )
+    assert np.isinf(huge.encode_query(["a"])).all()
+    with pytest.raises(NonFiniteError, match="document '1'"):
+        DenseIndex.build(Corpus.from_texts(["a"]), huge)
 
 
 def test_texts_are_checked():

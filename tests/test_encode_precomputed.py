@@ -195,6 +195,45 @@ def test_number_of_ids(tmp_path):
         PrecomputedVectors.open(path, ids="nowhere")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("ids.txt", b"a\nb\xff\n", "not UTF-8 at byte 3"),
+        ("ids.txt", b"\xef\xbb\xbfa\nb\n", "byte-order mark"),
+        ("ids.npy", np.array([b"a", b"b"]), r"row 0 is b'a' \(bytes\)"),
+        ("ids.npy", np.array([1.0, 2.0]), r"row 0 is 1.0 \(float\)"),
+        ("ids.npy", np.array([["a"], ["b"]]), r"row 0 is \['a'\] \(list\)"),
+        ("ids.npy", np.array("a"), "1 ids for 2 vectors"),
+        ("ids.npy", np.array([True, False]), r"row 0 is True \(bool\)"),
+    ],
+)
+def test_ids_whose_spelling_is_not_clear_are_refused(name, content, message, tmp_path):
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        np.save(tmp_path / name, content)
+    np.save(tmp_path / "vectors.npy", VECTORS[:2])
+    with pytest.raises(DataError, match=message):
+        PrecomputedVectors.open(tmp_path / "vectors.npy", ids=tmp_path / name)
+
+
+@pytest.mark.parametrize("ids", [["a", None], [b"a", b"b"], [0.5, 1.0]])
+def test_columns_of_ids_whose_spelling_is_not_clear_are_refused(ids, tmp_path):
+    table = pa.table({"id": pa.array(ids), "v": pa.array(VECTORS[:2].tolist())})
+    parquet.write_table(table, tmp_path / "v.parquet")
+    with pytest.raises(DataError, match=r"column 'id': the id of row [01] is"):
+        PrecomputedVectors.open(tmp_path / "v.parquet", ids="id")
+
+
+def test_whole_numbers_are_ids(tmp_path):
+    np.save(tmp_path / "v.npy", VECTORS[:2])
+    np.save(tmp_path / "ids.npy", np.array([7, 12]))
+    assert list(PrecomputedVectors.open(tmp_path / "v.npy", ids=tmp_path / "ids.npy").ids) == [
+        "7",
+        "12",
+    ]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e39])
 def test_numbers_that_are_none_name_their_document(bad, tmp_path):
     vectors = VECTORS.astype(np.float64)

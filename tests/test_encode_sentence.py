@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from retrievekit import registry
+from retrievekit.corpus import Corpus
 from retrievekit.encode import folders, minilm
 from retrievekit.encode.folders import check_folder, content_of, find_folder, sha256
 from retrievekit.encode.sentence import SentenceEncoder
@@ -25,6 +27,7 @@ from retrievekit.errors import (
     NonFiniteError,
     ParseError,
 )
+from retrievekit.index.dense import DenseIndex
 from retrievekit.protocols import EncoderCard
 from retrievekit.testing import check_encoder
 
@@ -225,15 +228,108 @@ def test_bad_weights_are_found_in_the_vectors(copy):
     vocabulary = (copy / "tokenizer.json").read_text()
     assert json.loads(vocabulary)["model"]["vocab"]["purr"] == 12
     encoder = SentenceEncoder(copy, device="cpu", batch_size=2)
-    with pytest.raises(NonFiniteError, match=r"document 2 \('a purr'\) holds NaN"):
-        encoder.encode_document(["the", "the cat and the dog", "a purr", "a"])
+    texts = ["the", "the cat and the dog", "a purr", "a"]
+    with pytest.raises(NonFiniteError, match=r"document 2 \('a purr'\) holds NaN") as caught:
+        encoder.encode_document(texts)
+    assert caught.value.row == 2
+    # An index names the document, not its place in the call.
+    corpus = Corpus.from_texts({f"id-{text[-4:]}": text for text in texts})
+    with pytest.raises(NonFiniteError, match="document 'id-purr': the vector of document 2"):
+        DenseIndex.build(corpus, encoder)
     assert np.isfinite(encoder.encode_document(["the cat"])).all()
+
+
+def without(folder: Path, part: str) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    arrays = load_file(folder / "model.safetensors")
+    kept = {name: array for name, array in arrays.items() if part not in name}
+    assert 0 < len(kept) < len(arrays)
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("verbosity", ["warning", "error"])
+def test_weights_that_are_missing_are_refused(copy, capfd, verbosity):
+    from transformers.utils import logging as their_logging
+
+    without(copy, "layer.1.attention")
+    before = their_logging.get_verbosity()
+    getattr(their_logging, f"set_verbosity_{verbosity}")()
+    try:
+        with pytest.raises(DataError, match=r"weights are missing, such as encoder\.layer\.1"):
+            SentenceEncoder(copy, device="cpu").encode_query(["a"])
+    finally:
+        their_logging.set_verbosity(before)
+    assert "LOAD REPORT" not in "".join(capfd.readouterr())
+
+
+def test_a_pooler_that_nobody_reads_may_be_missing(tiny, copy, capfd):
+    without(copy, "pooler")
+    found = SentenceEncoder(copy, device="cpu").encode_document(TEXTS)
+    assert np.array_equal(found, SentenceEncoder(tiny, device="cpu").encode_document(TEXTS))
+    assert "LOAD REPORT" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "model.safetensors").write_bytes(b"x" * 99), "SafetensorError"),
+        (lambda f: (f / "config.json").unlink(), "ValueError: Unrecognized model"),
+        (lambda f: (f / "1_Pooling" / "config.json").unlink(), "TypeError.*embedding_dimension"),
+        (
+            lambda f: [(f / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")],
+            "tokenizer knows no words",
+        ),
+    ],
+)
+def test_folders_that_are_not_whole_are_refused(copy, spoil, message):
+    spoil(copy)
+    with pytest.raises(DataError, match=f"copy: .*{message}"):
+        SentenceEncoder(copy, device="cpu").encode_query(["a"])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_texts_without_a_token_have_vectors_of_zeros(copy, batch_size):
+    content = json.loads((copy / "tokenizer.json").read_text())
+    content["post_processor"] = None  # which adds [CLS] and [SEP]
+    (copy / "tokenizer.json").write_text(json.dumps(content))
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # BERT's own would add them again
+    (copy / "tokenizer_config.json").write_text(json.dumps(settings))
+    encoder = SentenceEncoder(copy, device="cpu", batch_size=batch_size, prompts={"document": ""})
+    texts = ["", "the cat", " ", "", "a", ""]
+    vectors = encoder.encode_document(texts)
+    assert [bool(row.any()) for row in vectors] == [bool(text.strip()) for text in texts]
+    np.testing.assert_allclose(
+        vectors[[1, 4]], encoder.encode_document(["the cat", "a"]), atol=1e-5
+    )
+    assert not encoder.encode_document([""]).any()
+    assert encoder.encode_query([""]).any()  # its prompt is there
+
+
+@pytest.mark.parametrize("max_length", [None, {"query": 8, "document": 24}])
+def test_many_threads_get_the_vectors_of_one(tiny, max_length):
+    encoder = SentenceEncoder(tiny, device="cpu", max_length=max_length)
+    texts = ["cat " * n for n in (300, 50, 5, 3, 100)]
+    expected = {role: encoder.encode(texts, role).vectors for role in ("query", "document")}
+
+    def work(role: str) -> bool:
+        # One text at a time, too: in a batch alone, a text that was not cut has a vector as well.
+        return all(
+            np.allclose(encoder.encode(texts, role).vectors, expected[role], atol=1e-5)
+            and np.allclose(encoder.encode([texts[0]], role).vectors, expected[role][0], atol=1e-5)
+            for _ in range(15)
+        )
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, ["query", "document"] * 3))
 
 
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
         ("one string", "texts is one string"),
+        (iter(["a"]), "texts is a list_iterator; give a list"),
         (["a", None], r"query 1 is None \(NoneType\), not a string"),
         (["a", b"b"], "query 1 is b'b'"),
         (["a", "b", "x\ud800"], "query 2 holds a lone surrogate at character 1"),
@@ -248,7 +344,11 @@ def test_texts_are_checked(tiny, texts, message):
     ("settings", "message"),
     [
         ({"batch_size": 0}, "at least 1"),
+        ({"batch_size": "8"}, "at least 1; got '8'"),
+        ({"batch_size": 8.0}, "at least 1; got 8.0"),
         ({"max_length": 0}, "at least 1"),
+        ({"max_length": True}, "at least 1; got True"),
+        ({"prompts": {"query": None}}, "prompt for query is None, not a string"),
         ({"similarity": "manhattan"}, "no similarity named 'manhattan'"),
         ({"dtype": "int8"}, "no dtype 'int8'"),
         ({"prompts": {"passage": "x"}}, r"got \['passage'\]"),
@@ -257,6 +357,12 @@ def test_texts_are_checked(tiny, texts, message):
 def test_settings_are_checked_at_once(settings, message):
     with pytest.raises(DataError, match=message):
         SentenceEncoder("anything", **settings)
+
+
+def test_whole_numbers_of_numpy_are_lengths(tiny):
+    own, plain = (SentenceEncoder(tiny, device="cpu", max_length=n) for n in (np.int64(8), 8))
+    assert own.card == plain.card
+    assert own.card.to_dict()
 
 
 def test_length_beyond_the_model_is_refused(tiny):

@@ -328,6 +328,8 @@ def test_texts_are_checked(splade: Path, texts: Any, message: str) -> None:
     [
         ({"batch_size": 0}, "at least 1"),
         ({"max_length": 0}, "at least 1"),
+        ({"active": {"document": 2.5}}, "at least 1; got 'document': 2.5"),
+        ({"active": {"document": True}}, "at least 1; got 'document': True"),
         ({"dtype": "int8"}, "no dtype 'int8'"),
         ({"prompts": {"passage": "x"}}, r"got \['passage'\]"),
         ({"active": {"document": 0}}, "at least 1"),

@@ -60,9 +60,16 @@ def probe(
     except RetrieveKitError as why:
         facts = {}
         findings = [Finding("encoder-fails", "error", f"the encoder does not work: {why}", 1)]
+    except _STRANGE as why:
+        facts, said_why = {}, f"{type(why).__name__}: {why}"
+        findings = [Finding("encoder-fails", "error", f"the encoder does not work: {said_why}", 1)]
     said = [Finding("encoder-warning", "warning", text, 1) for text in dict.fromkeys(log)]
     return facts, findings + said
 
+
+# What torch and functions of one's own raise, such as for want of memory.
+_STRANGE = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError,
+            TypeError, ValueError)  # fmt: skip
 
 _DAMAGED = "the weights may be damaged, or the number format too narrow"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ from retrievekit.protocols import Progress
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES = ("float32", "bfloat16", "float16")
+
+TOKENIZED_AT_A_TIME = 1024
+"""Texts that a tokenizer is given together: their tokens are counted before any is encoded."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,98 @@ class Lengths:
         )
 
 
+@dataclass(frozen=True)
+class Batching:
+    """How the texts of one call pass through a model.
+
+    Args:
+        lengths: How long they are.
+        run: Gives the vectors, float32 ``(m, dim)``, of the texts in some rows, int64 ``(m,)``.
+        dtype: In which the model computes.
+        lanes: Batches that are run at a time; for more than one `run` is called in threads.
+    """
+
+    lengths: Lengths
+    run: Callable[[NDArray[np.int64]], NDArray[np.float32]]
+    dtype: str = "float32"
+    lanes: int = 1
+
+
+class BatchEncoder(ABC):
+    """What encoders share that pass texts through a model of their own in batches."""
+
+    name: str
+    """What the model is called, in messages."""
+
+    batch_size: int
+    """Texts that pass through the model together."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Components of each vector; loads the model."""
+
+    @abstractmethod
+    def _batching(self, texts: Sequence[str], role: Role) -> Batching:
+        """How these texts, checked already, pass through the model; loads it."""
+
+    def encode_query(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of queries.
+
+        Args:
+            texts: The texts, possibly empty ones, possibly none.
+
+        Returns:
+            float32 ``(n, dim)``.
+        """
+        return self.encode(texts, "query").vectors
+
+    def encode_document(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of documents.
+
+        Args:
+            texts: The texts, possibly empty ones, possibly none.
+
+        Returns:
+            float32 ``(n, dim)``.
+        """
+        return self.encode(texts, "document").vectors
+
+    def encode(
+        self, texts: Sequence[str], role: Role, *, progress: Progress | None = None
+    ) -> Encoded:
+        """Vectors of texts in one of the two roles, and how many texts were cut.
+
+        Args:
+            texts: The texts, possibly empty ones, possibly none.
+            role: ``query`` or ``document``.
+            progress: Called with the number of texts done after each batch.
+
+        Returns:
+            Vectors float32 ``(n, dim)`` in the order of the texts, and counts.
+
+        Raises:
+            DataError: A text is no string or no valid Unicode, or the role is unknown.
+            NonFiniteError: The model gave NaN or infinity; names the text.
+            EncoderContractError: The model gave vectors of another size than it says.
+        """
+        check_role(role)
+        check_texts(texts, role)
+        how = self._batching(texts, role)
+        return in_batches(
+            texts,
+            role,
+            how.lengths,
+            how.run,
+            name=self.name,
+            dim=self.dim,
+            batch_size=self.batch_size,
+            dtype=how.dtype,
+            lanes=how.lanes,
+            progress=progress,
+        )
+
+
 def in_batches(
     texts: Sequence[str],
     role: Role,
@@ -129,7 +225,8 @@ def in_batches(
                 hint = f"{dtype} may be too narrow, try dtype='float32'"
             raise NonFiniteError(
                 f"the vector of {role} {row} ({texts[row][:60]!r}) holds NaN or infinity; "
-                f"{name}: {hint}"
+                f"{name}: {hint}",
+                row,
             )
         vectors[rows] = batch
         done += len(rows)
@@ -137,9 +234,23 @@ def in_batches(
         if progress is not None:
             progress(done, len(texts))
     stats = lengths.stats()
-    if stats.cut and stats.limit is not None:
+    if lengths.tokens and stats.limit is not None:
+        # Also where nothing was cut: these texts count among all.
         report_cuts(name, role, stats.limit, stats.cut, stats.texts)
     return Encoded(vectors, stats)
+
+
+def by_parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts in parts that a tokenizer takes at a time.
+
+    Args:
+        texts: The texts.
+
+    Yields:
+        At most `TOKENIZED_AT_A_TIME` texts, one part after the other.
+    """
+    for start in range(0, len(texts), TOKENIZED_AT_A_TIME):
+        yield texts[start : start + TOKENIZED_AT_A_TIME]
 
 
 def check_settings(dtype: str, batch_size: int) -> None:
@@ -154,8 +265,8 @@ def check_settings(dtype: str, batch_size: int) -> None:
     """
     if dtype not in DTYPES:
         raise DataError(f"no dtype {dtype!r} for models; known: {', '.join(DTYPES)}")
-    if batch_size < 1:
-        raise DataError(f"batch_size is at least 1; got {batch_size}")
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise DataError(f"batch_size is a whole number of at least 1; got {batch_size!r}")
 
 
 def by_role(value: int | Mapping[Role, int | None] | None, what: str) -> dict[Role, int | None]:
@@ -176,9 +287,28 @@ def by_role(value: int | Mapping[Role, int | None] | None, what: str) -> dict[Ro
     if strangers:
         raise DataError(f"{what} is for 'query' and 'document'; got {sorted(map(str, strangers))}")
     for length in given.values():
-        if length is not None and (not isinstance(length, int) or length < 1):
-            raise DataError(f"{what} is at least 1; got {length!r}")
-    return {role: given.get(role) for role in ROLES}
+        whole = isinstance(length, int | np.integer) and not isinstance(length, bool)
+        if length is not None and (not whole or length < 1):
+            raise DataError(f"{what} is a whole number of at least 1; got {length!r}")
+    # As plain Python, since it is written down.
+    return {role: None if (n := given.get(role)) is None else int(n) for role in ROLES}
+
+
+def check_prompts(prompts: Mapping[Role, str] | None) -> None:
+    """Refuse prompts that are no strings, or of other roles.
+
+    Args:
+        prompts: What stands before texts, by role; or None.
+
+    Raises:
+        DataError: A stranger among the roles, or a prompt that is no string.
+    """
+    strangers = set(prompts or ()) - set(ROLES)
+    if strangers:
+        raise DataError(f"prompts are for 'query' and 'document'; got {sorted(strangers)}")
+    for role, prompt in (prompts or {}).items():
+        if not isinstance(prompt, str):
+            raise DataError(f"the prompt for {role} is {prompt!r}, not a string; '' for none")
 
 
 def check_role(role: Any) -> None:
@@ -202,10 +332,12 @@ def check_texts(texts: Sequence[str], role: Role) -> None:
         role: What messages call one.
 
     Raises:
-        DataError: One string, or a text that is no string or no valid Unicode.
+        DataError: One string or an iterator, or a text that is no string or no valid Unicode.
     """
     if isinstance(texts, str):
         raise DataError("texts is one string; give a list of strings")
+    if not hasattr(texts, "__len__"):
+        raise DataError(f"texts is a {type(texts).__name__}; give a list of strings")
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise DataError(f"{role} {row} is {text!r} ({type(text).__name__}), not a string")

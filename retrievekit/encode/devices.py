@@ -54,11 +54,12 @@ class Copies(Generic[M]):
     Args:
         model: The model, on the first device already.
         devices: All devices, one copy each.
+        shared: Whether the model of a single device may be used by several threads at a time.
     """
 
-    def __init__(self, model: M, devices: Sequence[str | None]) -> None:
+    def __init__(self, model: M, devices: Sequence[str | None], *, shared: bool = True) -> None:
         self._model = model
-        self._several = len(devices) > 1
+        self._lent = len(devices) > 1 or not shared
         self._free: queue.SimpleQueue[M] = queue.SimpleQueue()
         self._free.put(model)
         for device in devices[1:]:
@@ -66,8 +67,8 @@ class Copies(Generic[M]):
 
     @contextlib.contextmanager
     def one(self) -> Iterator[M]:
-        """A copy that nobody else uses meanwhile; where there is one only, that one, to share."""
-        if not self._several:
+        """A copy that nobody else uses meanwhile, unless there is one only, and that is shared."""
+        if not self._lent:
             yield self._model
             return
         model = self._free.get()

@@ -8,15 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import http.client
 import json
-import logging
-import os
-import random
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -24,28 +17,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retrievekit.encode.batches import check_role, check_texts
+from retrievekit.encode.batches import check_prompts, check_role, check_texts
 from retrievekit.encode.conventions import ROLES, Role
-from retrievekit.errors import (
-    DataError,
-    EncoderContractError,
-    EndpointError,
-    LimitError,
-    MissingDataError,
-    NonFiniteError,
-)
+from retrievekit.errors import DataError, EncoderContractError, NonFiniteError
+from retrievekit.headway import report_headway
 from retrievekit.protocols import EncoderCard, Similarity, similarity_named
-
-log = logging.getLogger(__name__)
-
-ANSWER_LIMIT = 1 << 28
-"""Bytes of one answer that are read."""
-
-RETRIED = (408, 429, 500, 502, 503, 504)
-"""The states of HTTP after which the same request may succeed."""
-
-LONGEST_WAIT = 60.0
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+from retrievekit.services import LOOPBACK, Service
 
 
 class EndpointEncoder:
@@ -92,28 +69,17 @@ class EndpointEncoder:
         empty: str = " ",
         version: str = "",
     ) -> None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise DataError(f"url starts with https:// or http://; got {parts.scheme or url!r}")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise DataError(
-                f"the url of {parts.hostname} holds a user, a password or a query, which would be "
-                "written into every index; name an environment variable with key_variable"
-            )
-        if key_variable and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            raise DataError(f"a key is not sent to {parts.hostname} unencrypted; use https")
+        url = url.rstrip("/")
+        Service(url, key_variable, timeout, retries, backoff)
         if encoding not in ("float", "base64"):
             raise DataError(f"no encoding {encoding!r}; known: float, base64")
-        if batch_size < 1 or retries < 0 or timeout <= 0 or (dimensions or 1) < 1:
+        if batch_size < 1 or (dimensions or 1) < 1:
             raise DataError(
-                f"batch_size and dimensions are at least 1, retries 0, timeout above 0; got "
-                f"{batch_size}, {dimensions}, {retries} and {timeout}"
+                f"batch_size and dimensions are at least 1; got {batch_size} and {dimensions}"
             )
-        strangers = set(prompts or ()) - set(ROLES)
-        if strangers:
-            raise DataError(f"prompts are for 'query' and 'document'; got {sorted(strangers)}")
+        check_prompts(prompts)
         self.model = model
-        self.url = url.rstrip("/")
+        self.url = url
         self.key_variable = key_variable
         self.dimensions = dimensions
         self.prompts: dict[Role, str] = {role: (prompts or {}).get(role, "") for role in ROLES}
@@ -179,8 +145,19 @@ class EndpointEncoder:
 
     @cached_property
     def dim(self) -> int:
-        """Components of each vector; asks the service once."""
-        return len(self._asked(["dimension"])[0])
+        """Components of each vector; asks the service once.
+
+        Raises:
+            EncoderContractError: The service gives another number than was asked for.
+        """
+        found = len(self._asked(["dimension"])[0])
+        if self.dimensions not in (None, found):
+            raise EncoderContractError(
+                f"{self.url}, model {self.model!r}: asked for vectors of {self.dimensions} "
+                f"components, it gives {found}; it does not cut vectors. Leave out dimensions, and "
+                f"cut them here: TruncatedEncoder(encoder, {self.dimensions})"
+            )
+        return found
 
     @property
     def similarity(self) -> Similarity:
@@ -225,9 +202,11 @@ class EndpointEncoder:
                 if not np.isfinite(vector).all():
                     raise NonFiniteError(
                         f"the vector of {role} {row} ({texts[row][:60]!r}) holds NaN or infinity; "
-                        f"{self.url}, model {self.model!r}"
+                        f"{self.url}, model {self.model!r}",
+                        row,
                     )
                 out[row] = vector
+            report_headway(start + len(vectors))
         return out
 
     def _asked(self, texts: list[str]) -> list[NDArray[np.float32]]:
@@ -239,7 +218,8 @@ class EndpointEncoder:
         }
         if self.dimensions is not None:
             body["dimensions"] = self.dimensions
-        answer = self._post(json.dumps(body).encode())
+        service = Service(self.url, self.key_variable, self.timeout, self.retries, self.backoff)
+        answer = service.post("/embeddings", json.dumps(body).encode(), self.model)
         try:
             entries = json.loads(answer)["data"]
             places = [entry["index"] for entry in entries]
@@ -257,56 +237,6 @@ class EndpointEncoder:
             ordered[place] = vector
         return ordered
 
-    def _post(self, body: bytes) -> bytes:
-        key = self._key()
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(
-            f"{self.url}/embeddings", data=body, headers=headers, method="POST"
-        )
-        for attempt in range(self.retries + 1):
-            wait = min(self.backoff * 2**attempt, LONGEST_WAIT) * random.uniform(0.8, 1.2)
-            try:
-                with _OPENER.open(request, timeout=self.timeout) as reply:
-                    answer: bytes = reply.read(ANSWER_LIMIT + 1)
-                    missing = reply.length
-                if missing and len(answer) <= ANSWER_LIMIT:
-                    # Python tells of a connection that ended early only when all is read at once.
-                    raise http.client.IncompleteRead(b"", missing)
-                if len(answer) > ANSWER_LIMIT:
-                    raise LimitError(f"{self.url}: an answer of more than {ANSWER_LIMIT:,} bytes")
-                return answer
-            except urllib.error.HTTPError as why:
-                with why:
-                    said = why.read(500).decode("utf-8", "replace")
-                problem = f"HTTP {why.code}: {said}"
-                if why.code not in RETRIED:
-                    raise EndpointError(self._told(problem, key)) from None
-                wait = _asked_wait(why.headers.get("Retry-After"), wait)
-            except (OSError, http.client.HTTPException) as why:
-                problem = f"{type(why).__name__}: {why}"
-            if attempt < self.retries:
-                log.info("%s; asked again in %.1f s", self._told(problem, key), wait)
-                time.sleep(wait)
-        raise EndpointError(f"{self._told(problem, key)}; asked {self.retries + 1} times")
-
-    def _key(self) -> str:
-        if self.key_variable is None:
-            return ""
-        key = os.environ.get(self.key_variable, "").strip()
-        if not key:
-            raise MissingDataError(
-                f"the environment variable {self.key_variable} is empty; it should hold the key of "
-                f"{self.url}"
-            )
-        return key
-
-    def _told(self, problem: str, key: str) -> str:
-        # Some services repeat the key they were given.
-        problem = problem.replace(key, "***") if key else problem
-        return f"{self.url}, model {self.model!r}: {problem}"
-
 
 def reopened(card: EncoderCard) -> EndpointEncoder:
     """The encoder of a card that stands in an index, which anybody may have written.
@@ -322,31 +252,13 @@ def reopened(card: EncoderCard) -> EndpointEncoder:
             environment, are sent.
     """
     host = urllib.parse.urlsplit(str(card.numerics.get("url"))).hostname
-    if host not in _LOOPBACK or card.numerics.get("key_variable"):
+    if host not in LOOPBACK or card.numerics.get("key_variable"):
         raise DataError(
             f"the index names the service {card.numerics.get('url')} as its encoder; no index "
             "decides where queries and keys are sent. If you trust it, open the index with "
             f"EndpointEncoder({card.name!r}, url=..., key_variable=...)"
         )
     return EndpointEncoder.from_card(card)
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect is an error: it would carry texts and the key to another host."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(_NoRedirects)
-
-
-def _asked_wait(said: str | None, otherwise: float) -> float:
-    """The seconds that a service asks to wait, within reason; it may also name a date."""
-    try:
-        return min(max(float(said or ""), 0.0), LONGEST_WAIT)
-    except ValueError:
-        return otherwise
 
 
 def _vector(written: Any) -> NDArray[np.float32]:
@@ -356,4 +268,5 @@ def _vector(written: Any) -> NDArray[np.float32]:
     vector = np.array(written)
     if vector.ndim != 1 or vector.dtype.kind not in "iuf" or not len(vector):
         raise ValueError("an embedding is a list of numbers")
-    return vector.astype(np.float32)
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused where it is used
+        return vector.astype(np.float32)

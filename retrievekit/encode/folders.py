@@ -104,6 +104,7 @@ def hub_folder(
     transport: type[BaseException] = HfHubHTTPError.__bases__[0]
 
     patterns = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]
+    patterns += ["artifact.metadata"]  # the settings of ColBERT checkpoints, as JSON
     patterns += ["pytorch_model*.bin"] if allow_pickle else []
 
     def snapshot(offline: bool) -> ModelFolder:
@@ -136,13 +137,14 @@ def hub_folder(
         ) from why
 
 
-def check_folder(path: Path, *, allow_pickle: bool = False) -> None:
+def check_folder(path: Path, *, allow_pickle: bool = False, replaced: tuple[str, ...] = ()) -> None:
     """Refuse a model folder in which something would be run or unpickled.
 
     Args:
         path: The folder.
         allow_pickle: Whether weights may be pickles, for a loader that unpickles nothing but
             tensors.
+        replaced: Module classes of other packages for which the loader takes its own.
 
     Raises:
         DataError: It holds Python files, names module classes from outside sentence-transformers,
@@ -162,10 +164,10 @@ def check_folder(path: Path, *, allow_pickle: bool = False) -> None:
             continue  # a table of data; the libraries' own configurations are small
         content = _read_json(file)
         if file.name == "modules.json":
-            _check_modules(file, content)
+            _check_modules(file, content, replaced)
         elif file.name == "router_config.json":
             types = content.get("types", {}) if isinstance(content, dict) else {}
-            _check_classes(file, list(types.values()))
+            _check_classes(file, list(types.values()), replaced)
         _check_names_no_code(file, content)
     if not weight_files(path, allow_pickle=allow_pickle):
         raise DataError(
@@ -187,20 +189,22 @@ def check_folder(path: Path, *, allow_pickle: bool = False) -> None:
             )
 
 
-def _check_modules(file: Path, content: Any) -> None:
+def _check_modules(file: Path, content: Any, replaced: tuple[str, ...]) -> None:
     if not isinstance(content, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("path", ""), str) for entry in content
     ):
         raise ParseError(file, None, "not a list of modules with a type and a path")
-    _check_classes(file, [entry.get("type") for entry in content])
+    _check_classes(file, [entry.get("type") for entry in content], replaced)
     for entry in content:
         place = PurePosixPath(entry.get("path", ""))
         if place.is_absolute() or ".." in place.parts:
             raise DataError(f"{file}: the module path {str(place)!r} leads out of the folder")
 
 
-def _check_classes(file: Path, classes: list[Any]) -> None:
+def _check_classes(file: Path, classes: list[Any], replaced: tuple[str, ...]) -> None:
     for name in classes:
+        if name in replaced:
+            continue
         if not isinstance(name, str) or not name.startswith(ALLOWED_CLASSES):
             raise DataError(
                 f"{file}: the module class {name!r} is not part of sentence-transformers; such "

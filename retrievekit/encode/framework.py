@@ -52,9 +52,11 @@ class FrameworkEncoder(TermEncoder):
         revision: A branch, tag or commit of a hub model.
         max_length: Tokens of a text that are read; by default 250, or fewer where the model reads
             fewer.
-        active: How many weights of a text are kept, the largest ones: ``{"document": 256}``.
+        active: How many weights of a text are kept, the largest ones: ``{"document": 256}``. EPIC
+            wants it for documents, which weigh every term of the vocabulary otherwise.
         repeats: How a token that comes twice in a query counts where it is weighed by position:
-            ``max``, or ``sum`` as the framework's public code does for queries.
+            ``max`` as in the paper, or ``sum`` as the framework's public code does for queries,
+            for checkpoints whose published figures come from there.
 
     Raises:
         DataError: A parameter is none of these.
@@ -189,6 +191,15 @@ class FrameworkEncoder(TermEncoder):
         return self._tokenizer
 
     @cached_property
+    def _written(self) -> torch.Tensor:
+        """Ids of the special tokens that a text may spell out; [UNK] stands for its words."""
+        import torch
+
+        tokenizer = self._tokenizer
+        ids = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+        return torch.tensor(sorted(ids), dtype=torch.int64, device=self._device)
+
+    @cached_property
     def _transformers(self) -> list[Any]:
         """The configurations of the transformers under the heads."""
         models = [getattr(head, "model", None) for head in self.heads.values()]
@@ -258,10 +269,11 @@ class FrameworkEncoder(TermEncoder):
             return_tensors="pt",
         ).to(self._device)
         repeats = self.repeats if role == "query" else "max"
+        ids = read["input_ids"]
+        # The tokenizer's own mask has only those that it put around a text.
+        special = read["special_tokens_mask"] | torch.isin(ids, self._written)
         with torch.inference_mode():
-            weights = self.heads[role](
-                read["input_ids"], read["attention_mask"], read["special_tokens_mask"], repeats
-            )
+            weights = self.heads[role](ids, read["attention_mask"], special, repeats)
         found: NDArray[np.float32] = weights.cpu().numpy()
         return found
 

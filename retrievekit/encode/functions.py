@@ -48,8 +48,8 @@ class CallableEncoder:
     ) -> None:
         if not name or not version:
             raise DataError("an encoder of functions has a name and a version; they stand for it")
-        if dim < 1:
-            raise DataError(f"dim is at least 1; got {dim}")
+        if not isinstance(dim, int | np.integer) or dim < 1:
+            raise DataError(f"dim is a whole number of at least 1; got {dim!r}")
         self.query = query
         self.document = query if document is None else document
         self.name = name
@@ -107,17 +107,26 @@ class CallableEncoder:
 
     def _called(self, function: Function, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
         check_texts(texts, role)
-        if not texts:
+        if not len(texts):
             return np.zeros((0, self.dim), np.float32)
-        out = np.asarray(function(list(texts)))
+        given = function(list(texts))
+        try:
+            out = np.asarray(given)
+        except (ValueError, TypeError, RuntimeError) as why:
+            # Rows of several lengths; tensors with gradients, of a GPU, or in bfloat16.
+            raise EncoderContractError(
+                f"the function {self.name!r} gave what is no array of NumPy ({why}); of a tensor "
+                "give tensor.detach().float().cpu().numpy()"
+            ) from why
         if out.shape != (len(texts), self.dim) or out.dtype.kind not in "iuf":
             raise EncoderContractError(
                 f"the function {self.name!r} gave an array of shape {out.shape} and dtype "
                 f"{out.dtype} for {len(texts)} {role} texts; expected ({len(texts)}, {self.dim}) "
                 "of real numbers"
             )
-        # A copy: the function may hand out a buffer that its next call fills.
-        return np.array(out, np.float32, order="C")
+        with np.errstate(over="ignore"):  # what overflows is infinite; no index takes it
+            # A copy: the function may hand out a buffer that its next call fills.
+            return np.array(out, np.float32, order="C")
 
 
 def not_rebuilt(card: EncoderCard) -> NoReturn:

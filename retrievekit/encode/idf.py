@@ -16,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -75,25 +76,31 @@ class IdfTable:
 
         Returns:
             The table; special tokens weigh 0, tokens in no text 1.
+
+        Raises:
+            DataError: One string, or a text that is no string or no valid Unicode.
         """
+        if isinstance(source, str):
+            raise DataError("an idf table is counted over texts; got one string")
         counts = np.zeros(len(tokenizer), np.int64)
         texts = _texts(source) if isinstance(source, Corpus) else source
         part: list[str] = []
         documents = 0
 
         def count() -> None:
+            check_texts(part, "document")
             ids = tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
             for row in ids:
                 counts[list(set(row))] += 1
             part.clear()
+            if progress is not None:
+                progress(documents, None)
 
         for text in texts:
             part.append(text)
             documents += 1
             if len(part) == _AT_A_TIME:
                 count()
-                if progress is not None:
-                    progress(documents, None)
         if part:
             count()
         weights = np.log1p((documents - counts + 0.5) / (counts + 0.5))
@@ -118,7 +125,7 @@ class IdfTable:
         """
         path = Path(path)
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(path.read_bytes(), object_pairs_hook=_once)
         except ValueError as why:
             raise ParseError(path, None, f"not JSON: {why}") from why
         numbers = isinstance(content, Mapping) and all(
@@ -137,6 +144,9 @@ class IdfTable:
             )  # fmt: skip
         weights = np.zeros(len(names), np.float64)
         for token, weight in content.items():
+            # An integer may be beyond what a float can be.
+            if not abs(weight) <= float(np.finfo(np.float32).max):
+                raise ParseError(path, None, f"{token!r} weighs {weight!r:.40}, no finite float32")
             weights[columns[token]] = weight
         weights[list(tokenizer.all_special_ids)] = 0
         return cls(tuple(names), weights.astype(np.float32))
@@ -151,7 +161,7 @@ class IdfTable:
         text = json.dumps(dict(zip(self.tokens, weights, strict=True)), ensure_ascii=False)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
-    @property
+    @cached_property
     def content_hash(self) -> str:
         """SHA-256 over tokens and weights."""
         digest = hashlib.sha256(json.dumps(self.tokens).encode("utf-8"))
@@ -192,8 +202,11 @@ class InferenceFreeEncoder:
 
         Returns:
             The encoder.
+
+        Raises:
+            DataError: The encoder has no tokenizer of transformers, or a text is none.
         """
-        table = IdfTable.computed(corpus, documents.tokenizer("document"), progress=progress)
+        table = IdfTable.computed(corpus, _tokenizer(documents), progress=progress)
         return cls(documents, table)
 
     @classmethod
@@ -233,7 +246,8 @@ class InferenceFreeEncoder:
             The weights, float32, one row per text.
 
         Raises:
-            DataError: The table belongs to another tokenizer.
+            DataError: The table belongs to another tokenizer, or the encoder has none of
+                transformers.
         """
         if self.table.tokens != self.tokens[: len(self.table.tokens)]:
             raise DataError(
@@ -241,7 +255,7 @@ class InferenceFreeEncoder:
                 "encoder's own tokenizer"
             )
         check_texts(texts, "query")
-        tokenizer = self.documents.tokenizer("document")
+        tokenizer = _tokenizer(self.documents)
         offsets, columns = [0], []
         for text in texts:
             ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -265,6 +279,25 @@ class InferenceFreeEncoder:
         """
         out = self.documents.encode_document(texts)
         return SparseVectors(out.offsets, out.columns, out.values, out.size, self.card.fingerprint)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON in which no name comes twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"{twice!r} comes twice")
+    return found
+
+
+def _tokenizer(documents: TermEncoder) -> Any:
+    found = documents.tokenizer("document")
+    if found is None:
+        raise DataError(
+            f"{documents.name}: has no tokenizer of transformers, by whose tokens a table weighs"
+        )
+    return found
 
 
 def _texts(corpus: Corpus) -> Iterable[str]:

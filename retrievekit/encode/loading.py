@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrievekit.encode.backends.choices import Choice, check_installed
-from retrievekit.encode.backends.hardware import best_device, has_bfloat16
+from retrievekit.encode.backends.hardware import found_device, has_bfloat16
 from retrievekit.encode.devices import Copies
 from retrievekit.encode.folders import ModelFolder, content_of
-from retrievekit.encode.quiet import without_bars
+from retrievekit.encode.quiet import read_whole
 from retrievekit.encode.wiring import Asked, Wiring, pool_in_float32, wire
+from retrievekit.errors import DataError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -31,12 +33,14 @@ class Loaded:
         copies: The same on each device.
         wiring: How it is used.
         choice: What computes it.
+        counting: A tokenizer to count with; None where the model's is none of transformers.
     """
 
     model: SentenceTransformer
     copies: Copies[SentenceTransformer]
     wiring: Wiring
     choice: Choice
+    counting: Any
 
 
 def load(
@@ -61,24 +65,17 @@ def load(
 
     Raises:
         MissingExtraError: The runtime is not installed.
-        DataError: Something is asked that the model, or this processor, cannot do.
+        DataError: Something is asked that the model, or this machine, cannot do; or the folder
+            holds no whole model.
     """
     check_installed(choice.backend)
     by_torch = choice.backend == "torch"
-    devices = devices if by_torch else ("cpu",)
-    if choice == Choice("torch", "bfloat16") and not has_bfloat16(best_device(devices[0])):
+    places = [found_device(device) for device in (devices if by_torch else ("cpu",))]
+    if choice == Choice("torch", "bfloat16") and not has_bfloat16(places[0]):
         log.warning("%s: bfloat16 is emulated here; float32 is faster, and exact", folder.name)
-    from sentence_transformers import SentenceTransformer
-
     dtype = choice.dtype if by_torch else "float32"
-    with without_bars():
-        model = SentenceTransformer(
-            str(folder.path),
-            device=devices[0],
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"dtype": dtype, "use_safetensors": True},
-        )
+    model = _read(folder, places[0], dtype)
+    counting = _counting(model, folder)
     wiring = wire(model, folder, asked, tell=tell)
     model.eval()
     if dtype != "float32":
@@ -93,7 +90,47 @@ def load(
             if tell:
                 log.warning("%s: torch computes it, not %s: %s", folder.name, choice.backend, why)
             return load(folder, asked, Choice("torch", choice.dtype), devices, tell=False)
-    return Loaded(model, Copies(model, devices), wiring, choice)
+    # A tokenizer of two lengths is set to the one or the other, for all who use it.
+    shared = len(set(wiring.limits.values())) == 1
+    return Loaded(model, Copies(model, places, shared=shared), wiring, choice, counting)
+
+
+def _read(folder: ModelFolder, device: str, dtype: str) -> SentenceTransformer:
+    from safetensors import SafetensorError
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        with read_whole(folder.path):
+            return SentenceTransformer(
+                str(folder.path),
+                device=device,
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"dtype": dtype, "use_safetensors": True},
+            )
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as why:
+        if isinstance(why, DataError):
+            raise
+        said = str(why).strip().partition("\n")[0]
+        raise DataError(
+            f"{folder.path}: sentence-transformers cannot load this model "
+            f"({type(why).__name__}: {said}). Is the folder whole?"
+        ) from why
+
+
+def _counting(model: SentenceTransformer, folder: ModelFolder) -> Any:
+    """A tokenizer for counting: the model's own is set to cut texts, for all threads at a time."""
+    from transformers import PreTrainedTokenizerBase
+
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return None
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise DataError(
+            f"{folder.path}: the tokenizer knows no words, so that all texts would have one vector;"
+            " copy its files (tokenizer.json, vocab.txt, ...) from where the model came from"
+        )
+    return copy.deepcopy(tokenizer)
 
 
 def module_name(module: Any, folder: Path, place: int) -> str:

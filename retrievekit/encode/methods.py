@@ -102,7 +102,7 @@ class Method:
 
 
 _BINARY, _MLP, _MLM = Head("BINARY"), Head("MLP"), Head("MLM")
-_PLAIN = Head("MLP", norm="identity")  # ReLU without log1p, as uniCOIL and DeepImpact weigh
+_PLAIN = Head("MLP", norm="identity")  # ReLU without log1p: uniCOIL, DeepImpact and TILDEv2
 _EPIC_QUERY = Head("MLP", activation="softplus")
 _EPIC_DOCUMENT = Head("MLM", activation="softplus", importance=True, quality=True)
 
@@ -115,7 +115,7 @@ METHODS: Mapping[str, Method] = {
     "unicoil-tilde": Method(_PLAIN, expansion="TILDE", supervision="cross-entropy"),
     "deepimpact": Method(_BINARY, _PLAIN, expansion="docT5query", supervision="pair cross-entropy"),
     "tilde": Method(_BINARY, Head("CLS_MLM"), supervision="MarginMSE"),
-    "tildev2": Method(_BINARY, _MLP, expansion="TILDE", supervision="cross-entropy"),
+    "tildev2": Method(_BINARY, _PLAIN, expansion="TILDE", supervision="cross-entropy"),
     "sparta": Method(_BINARY, _MLM, supervision="cross-entropy"),
     "epic": Method(
         _EPIC_QUERY, _EPIC_DOCUMENT, regulariser="top-k", supervision="negative log-likelihood"

@@ -135,7 +135,7 @@ class PrecomputedVectors:
         known: Ids | None
         if isinstance(ids, str) and ids in schema.names:
             column = file.read(columns=[ids]).column(0)
-            known = read_ids([str(value) for value in column.to_pylist()], rows)
+            known = read_ids(_named(f"{path}: column {ids!r}", column.to_pylist()), rows)
         else:
             known = read_ids(ids, rows)
 
@@ -182,7 +182,7 @@ def read_ids(ids: IdsLike | None, rows: int) -> Ids | None:
 
     Raises:
         MissingDataError: There is no such file.
-        DataError: Another number of ids than vectors.
+        DataError: Another number of ids than vectors, or ids that are no strings or whole numbers.
     """
     if ids is None:
         return None
@@ -193,14 +193,35 @@ def read_ids(ids: IdsLike | None, rows: int) -> Ids | None:
             raise MissingDataError(f"no file of ids {path}, and no column of that name")
         where = str(path)
         if path.suffix == ".npy":
-            ids = [str(value) for value in read_npy(path).tolist()]
+            ids = _named(where, read_npy(path).tolist())
         else:
+            try:
+                text = path.read_bytes().decode("utf-8")
+            except UnicodeDecodeError as why:
+                raise DataError(f"{path}: not UTF-8 at byte {why.start}") from why
+            if text.startswith("\ufeff"):
+                raise DataError(
+                    f"{path}: begins with a byte-order mark, which would be part of the first id; "
+                    "save as UTF-8 without one"
+                )
             # Split at line ends only: an id may hold any other character.
-            lines = path.read_bytes().decode("utf-8").split("\n")
+            lines = text.split("\n")
             ids = [line.removesuffix("\r") for line in lines[: -1 if lines[-1] == "" else None]]
     if len(ids) != rows:
         raise DataError(f"{where}: {len(ids)} ids for {rows} vectors")
     return Ids.from_strings(ids, what="document id")
+
+
+def _named(where: str, values: Any) -> list[str]:
+    """Ids that are strings or whole numbers; of anything else it is not clear how it is spelt."""
+    values = values if isinstance(values, list) else [values]
+    for row, value in enumerate(values):
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise DataError(
+                f"{where}: the id of row {row} is {value!r} ({type(value).__name__}); ids are "
+                "strings or whole numbers, one for each vector"
+            )
+    return [str(value) for value in values]
 
 
 def _chosen(path: Path, what: str, names: list[str], name: str | None) -> str:

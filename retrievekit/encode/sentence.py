@@ -28,17 +28,18 @@ from retrievekit.encode.backends.chosen import chosen
 from retrievekit.encode.backends.hardware import best_device
 from retrievekit.encode.backends.samples import sample_of
 from retrievekit.encode.batches import (
+    BatchEncoder,
+    Batching,
     Dtype,
     Encoded,
     EncodingStats,
     Lengths,
+    by_parts,
     by_role,
-    check_role,
+    check_prompts,
     check_settings,
-    check_texts,
-    in_batches,
 )
-from retrievekit.encode.conventions import ROLES, Role
+from retrievekit.encode.conventions import Role
 from retrievekit.encode.devices import Device, devices_of
 from retrievekit.encode.folders import ModelFolder, check_folder, content_of, find_folder
 from retrievekit.encode.loading import Loaded, load, module_name
@@ -51,19 +52,15 @@ from retrievekit.encode.wiring import (
     check_loadable,
 )
 from retrievekit.errors import DataError
-from retrievekit.protocols import EncoderCard, Progress, Similarity, similarity_named
+from retrievekit.protocols import EncoderCard, Similarity, similarity_named
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = [
-    "TOKENIZED_AT_A_TIME", "Encoded", "EncodingStats", "Role", "SentenceEncoder", "minilm",
-]  # fmt: skip
-
-TOKENIZED_AT_A_TIME = 1024
+__all__ = ["Encoded", "EncodingStats", "Role", "SentenceEncoder", "minilm"]
 
 
-class SentenceEncoder:
+class SentenceEncoder(BatchEncoder):
     """A dense model of sentence-transformers by name.
 
     ``minilm`` is the packaged all-MiniLM-L6-v2 and needs no network. Other names are model folders
@@ -73,7 +70,7 @@ class SentenceEncoder:
     In float32 the vector of a text depends on its companions in a batch by no more than 1e-5 in any
     component of a vector of length 1, whatever the backend; in bfloat16 and float16 by no more than
     0.01. Texts beyond the model's limit are cut, counted, and the count logged as a warning once
-    per call.
+    per call. A text of which the tokenizer makes no token has a vector of zeros.
 
     Args:
         name: ``minilm``, a model folder, or a hub id.
@@ -127,9 +124,7 @@ class SentenceEncoder:
         check_backend(backend, dtype, devices_of(device))
         if pooling is not None and pooling not in POOLINGS:
             raise DataError(f"no pooling {pooling!r}; known: {', '.join(POOLINGS)}")
-        strangers = set(prompts or ()) - set(ROLES)
-        if strangers:
-            raise DataError(f"prompts are for 'query' and 'document'; got {sorted(strangers)}")
+        check_prompts(prompts)
         self.name = str(name)
         self.device = device
         self.devices = devices_of(device)
@@ -167,7 +162,8 @@ class SentenceEncoder:
         poolings = [re.match(r"Pooling\((\w+)[,)]", module) for module in own.get("modules", ())]
         given["pooling"] = next((found[1] for found in poolings if found), None)
         given["normalise"] = own.get("normalised")
-        given["lower_case"] = own.get("lower_case")
+        # Cards name it only where it is so; left open, the family would decide again.
+        given["lower_case"] = own.get("lower_case", False)
         return cls(card.name, revision=card.numerics.get("revision"), **given)
 
     @cached_property
@@ -210,6 +206,9 @@ class SentenceEncoder:
         settings = {
             "model": content_of(self.folder.path),
             "pooling": self.pooling,
+            "normalise": self.normalise,
+            "prompts": self.prompts,
+            "lower_case": self.lower_case,
             "max_length": self.max_length,
             "batch_size": self.batch_size,
             "devices": len(self.devices),
@@ -285,63 +284,24 @@ class SentenceEncoder:
         """How two vectors are compared; loads the model where it was not given."""
         return self._similarity or self.wiring.similarity
 
-    def encode_query(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of queries.
-
-        Args:
-            texts: The texts, possibly empty ones, possibly none.
-
-        Returns:
-            float32 ``(n, dim)``.
-        """
-        return self.encode(texts, "query").vectors
-
-    def encode_document(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of documents.
-
-        Args:
-            texts: The texts, possibly empty ones, possibly none.
-
-        Returns:
-            float32 ``(n, dim)``.
-        """
-        return self.encode(texts, "document").vectors
-
-    def encode(
-        self, texts: Sequence[str], role: Role, *, progress: Progress | None = None
-    ) -> Encoded:
-        """Vectors of texts in one of the two roles, and how many texts were cut.
-
-        Args:
-            texts: The texts, possibly empty ones, possibly none.
-            role: ``query`` or ``document``.
-            progress: Called with the number of texts done after each batch.
-
-        Returns:
-            Vectors float32 ``(n, dim)`` in the order of the texts, and counts.
-
-        Raises:
-            DataError: A text is no string or no valid Unicode, or the role is unknown.
-            NonFiniteError: The model gave NaN or infinity; names the text.
-            EncoderContractError: The model gave vectors of another size than it says.
-        """
-        check_role(role)
-        check_texts(texts, role)
+    def _batching(self, texts: Sequence[str], role: Role) -> Batching:
         loaded = self._ready(texts if role == "document" else ())
         if loaded.wiring.lower_case:
             texts = [text.lower() for text in texts]
-        return in_batches(
-            texts,
-            role,
-            self._lengths(texts, role),
-            lambda rows: self._run(loaded, [texts[row] for row in rows], role),
-            name=self.name,
-            dim=self.dim,
-            batch_size=self.batch_size,
-            dtype=loaded.choice.dtype,
-            lanes=len(self.devices),
-            progress=progress,
-        )
+        lengths = self._lengths(loaded, texts, role)
+        sizes = np.asarray(lengths.sizes, np.int64)
+
+        def run(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+            some = rows[sizes[rows] > 0] if lengths.tokens else rows
+            if len(some) == len(rows):
+                return self._run(loaded, [texts[row] for row in rows], role)
+            # Not one token, where a tokenizer adds none of its own: nothing to compute with.
+            out = np.zeros((len(rows), self.dim), np.float32)
+            if len(some):
+                out[sizes[rows] > 0] = self._run(loaded, [texts[row] for row in some], role)
+            return out
+
+        return Batching(lengths, run, loaded.choice.dtype, len(self.devices))
 
     def _run(self, loaded: Loaded, texts: list[str], role: Role) -> NDArray[np.float32]:
         prompt = loaded.wiring.prompts[role]
@@ -356,19 +316,14 @@ class SentenceEncoder:
             )
         return np.asarray(out, np.float32)
 
-    def _lengths(self, texts: Sequence[str], role: Role) -> Lengths:
-        from transformers import PreTrainedTokenizerBase
-
-        tokenizer: Any = getattr(self.model, "tokenizer", None)
-        limit = self.wiring.limits[role]
-        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+    def _lengths(self, loaded: Loaded, texts: Sequence[str], role: Role) -> Lengths:
+        limit, prompt = loaded.wiring.limits[role], loaded.wiring.prompts[role]
+        if loaded.counting is None:
             return Lengths([len(text) for text in texts], False, limit)
-        prompt = self.wiring.prompts[role]
         lengths: list[int] = []
-        for start in range(0, len(texts), TOKENIZED_AT_A_TIME):
-            part = [prompt + text for text in texts[start : start + TOKENIZED_AT_A_TIME]]
-            tokens = tokenizer(
-                part,
+        for part in by_parts(texts):
+            tokens = loaded.counting(
+                [prompt + text for text in part],
                 truncation=False,
                 padding=False,
                 return_attention_mask=False,

@@ -136,9 +136,9 @@ class SpladeEncoder(TermEncoder):
         folder = self.folder.path
         from sentence_transformers import SparseEncoder
 
-        from retrievekit.encode.quiet import without_bars
+        from retrievekit.encode.quiet import read_whole
 
-        with without_bars():
+        with read_whole(folder):
             model = SparseEncoder(
                 str(folder),
                 device=self.device,

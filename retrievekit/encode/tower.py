@@ -8,7 +8,7 @@ random still gives vectors, only meaningless ones.
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from retrievekit.encode.backends.hardware import found_device
 from retrievekit.encode.batches import (
+    BatchEncoder,
+    Batching,
     Dtype,
-    Encoded,
     Lengths,
+    by_parts,
     by_role,
-    check_role,
     check_settings,
-    check_texts,
-    in_batches,
 )
 from retrievekit.encode.conventions import ROLES, Role
 from retrievekit.encode.folders import (
@@ -36,18 +36,16 @@ from retrievekit.encode.folders import (
     weight_files,
 )
 from retrievekit.errors import DataError
-from retrievekit.protocols import EncoderCard, Progress, Similarity
+from retrievekit.protocols import EncoderCard, Similarity
 
 if TYPE_CHECKING:
     import torch
-
-TOKENIZED_AT_A_TIME = 1024
 
 SAFE_TORCH = (2, 10)
 """The torch from which unpickling nothing but tensors is safe (GHSA-63cw-57p8-fm3p)."""
 
 
-class Tower(ABC):
+class Tower(BatchEncoder):
     """One transformer and its way from texts to vectors, compared by dot product.
 
     In float32 the vector of a text depends on its companions in a batch by rounding only. Texts
@@ -156,7 +154,7 @@ class Tower(ABC):
         weights = read_weights(self.folder.path, allow_pickle=self.allow_pickle)
         network = self._built(weights)
         dtype: torch.dtype = getattr(torch, self.dtype)
-        return network.to(device=self.device or best_device(), dtype=dtype).eval()
+        return network.to(device=found_device(self.device), dtype=dtype).eval()
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -194,69 +192,21 @@ class Tower(ABC):
         return EncoderCard(folder.name, identity, numerics)
 
     @property
-    @abstractmethod
-    def dim(self) -> int:
-        """Components of each vector; loads the model."""
-
-    @property
     def similarity(self) -> Similarity:
         """How two vectors are compared."""
         return "dot"
 
-    def encode_query(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of queries.
-
-        Args:
-            texts: The texts, possibly empty ones, possibly none.
-
-        Returns:
-            float32 ``(n, dim)``.
-        """
-        return self.encode(texts, "query").vectors
-
-    def encode_document(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of documents.
-
-        Args:
-            texts: The texts, possibly empty ones, possibly none.
-
-        Returns:
-            float32 ``(n, dim)``.
-        """
-        return self.encode(texts, "document").vectors
-
-    def encode(
-        self, texts: Sequence[str], role: Role, *, progress: Progress | None = None
-    ) -> Encoded:
-        """Vectors of texts in one of the two roles, and how many texts were cut.
-
-        Args:
-            texts: The texts, possibly empty ones, possibly none.
-            role: ``query`` or ``document``.
-            progress: Called with the number of texts done after each batch.
-
-        Returns:
-            Vectors float32 ``(n, dim)`` in the order of the texts, and counts.
-        """
-        check_role(role)
-        check_texts(texts, role)
-        limit = self.max_length[role]
+    def _batching(self, texts: Sequence[str], role: Role) -> Batching:
         tokens: list[NDArray[np.int32]] = []
         sizes: list[int] = []
-        for start in range(0, len(texts), TOKENIZED_AT_A_TIME):
-            for ids in self._tokens(texts[start : start + TOKENIZED_AT_A_TIME], role):
+        for part in by_parts(texts):
+            for ids in self._tokens(part, role):
                 sizes.append(len(ids))
                 tokens.append(np.asarray(self._cut(ids, role), np.int32))
-        return in_batches(
-            texts,
-            role,
-            Lengths(sizes, True, limit),
+        return Batching(
+            Lengths(sizes, True, self.max_length[role]),
             lambda rows: self._run([tokens[row] for row in rows], role),
-            name=self.name,
-            dim=self.dim,
-            batch_size=self.batch_size,
-            dtype=self.dtype,
-            progress=progress,
+            self.dtype,
         )
 
     @abstractmethod
@@ -296,15 +246,6 @@ class Tower(ABC):
                 torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device), role
             )
             return np.asarray(out.float().cpu().numpy(), np.float32)
-
-
-def best_device() -> str:
-    """The name of the best device there is."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def read_weights(path: Path, *, allow_pickle: bool = False) -> dict[str, torch.Tensor]:

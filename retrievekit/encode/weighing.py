@@ -55,14 +55,15 @@ class TermEncoder(ABC):
         if batch_size < 1:
             raise DataError(f"batch_size is at least 1; got {batch_size}")
         for role, most in (active or {}).items():
-            if role not in ROLES or most < 1:
+            whole = isinstance(most, (int, np.integer)) and not isinstance(most, bool)
+            if role not in ROLES or not whole or most < 1:
                 raise DataError(
                     "active says how many weights of a 'query' or 'document' are kept, at least "
-                    f"1; got {role!r}: {most}"
+                    f"1; got {role!r}: {most!r}"
                 )
         self.name = name
         self.batch_size = batch_size
-        self.active: dict[Role, int] = dict(active or {})
+        self.active: dict[Role, int] = {role: int(most) for role, most in (active or {}).items()}
 
     @property
     @abstractmethod
@@ -194,7 +195,8 @@ class TermEncoder(ABC):
             if progress is not None:
                 progress(done, len(texts))
         stats = lengths.stats()
-        if stats.cut and stats.limit is not None:
+        if lengths.tokens and stats.limit is not None:
+            # Also where nothing was cut: these texts count among all.
             report_cuts(self.name, role, stats.limit, stats.cut, stats.texts)
         fingerprint = self.card.fingerprint
         return EncodedTerms(joined(parts, len(texts), size, fingerprint), stats)

@@ -139,7 +139,7 @@ def wire(
     _set_pooling(model, folder, asked, known, plain, told)
     _set_normalisation(model, asked, known, plain, told)
     wiring = Wiring(
-        similarity=_similarity(folder, asked, known, plain, told),
+        similarity=_similarity(model, folder, asked, known, told),
         prompts={role: _prompt(model, role, asked, known, told) for role in ROLES},
         limits=_set_limits(model, folder, asked, known, plain),
         lower_case=_lower_case(model, folder, asked, known),
@@ -244,8 +244,14 @@ def _set_normalisation(
 
 
 def _similarity(
-    folder: ModelFolder, asked: Asked, known: Convention | None, plain: bool, told: list[str]
+    model: SentenceTransformer,
+    folder: ModelFolder,
+    asked: Asked,
+    known: Convention | None,
+    told: list[str],
 ) -> Similarity:
+    from sentence_transformers.base.modules import Normalize
+
     if asked.similarity is not None:
         return asked.similarity
     # The library's own property answers "cosine" where the configuration says nothing.
@@ -260,8 +266,12 @@ def _similarity(
         return own
     if known is not None:
         return known.similarity
-    if plain:
-        told.append("cosine similarity is assumed")
+    if not isinstance(model[len(model) - 1], Normalize):
+        # Of vectors of length 1, cosine and dot product are one.
+        told.append(
+            "cosine similarity is assumed (similarity='dot' for a model trained with the inner "
+            "product)"
+        )
     return "cosine"
 
 

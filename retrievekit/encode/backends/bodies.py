@@ -29,7 +29,13 @@ TOLERANCE = 1e-4
 """By how much a state may differ from torch's, both in float32, as a share of the largest."""
 
 _TRACED = ["one two three four five six", "one"]
-_COMPARED = (["one"], ["two three", "", "four five six seven one"], ["one two three four " * 12])
+_COMPARED = (
+    ["one"],
+    ["two three", "", "four five six seven one"],
+    # Longer than the window of any local attention, with much padding beside it.
+    ["one two three four " * 120, "five six"],
+)
+_LONGEST = 512
 
 Arrays = Sequence[NDArray[np.int64]]
 Run = Callable[[Arrays], NDArray[np.float32]]
@@ -164,7 +170,7 @@ def tokens_of(transformer: Any, texts: list[str], names: Sequence[str]) -> tuple
     """
     limit = transformer.max_seq_length
     tokens = transformer.tokenizer(
-        texts, padding=True, truncation=True, max_length=min(int(limit or 64), 64),
+        texts, padding=True, truncation=True, max_length=min(int(limit or _LONGEST), _LONGEST),
         return_tensors="pt",
     )  # fmt: skip
     return tuple(tokens[name] for name in names)
@@ -203,7 +209,8 @@ def convert(runtime: Runtime, transformer: Any, folder: Path) -> None:
         seen = inputs[1].numpy() > 0
         far = np.abs(found[seen] - expected[seen]).max(initial=0.0)
         if not far <= TOLERANCE * max(1.0, np.abs(expected[seen]).max(initial=0.0)):
-            raise UnconvertibleError(f"the converted layers differ from torch's by {far:.2g}")
+            how = "give NaN" if np.isnan(far) else f"differ from torch's by {far:.2g}"
+            raise UnconvertibleError(f"the converted layers {how}")
 
 
 def _first_line(why: BaseException) -> str:

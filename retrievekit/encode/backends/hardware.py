@@ -7,6 +7,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrievekit.errors import DataError
+
 CPUINFO = Path("/proc/cpuinfo")
 
 # Intel's matrix tiles and vector instructions, and Arm's, by the names the kernel gives them.
@@ -75,6 +77,31 @@ def best_device(asked: str | None) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def found_device(asked: str | None) -> str:
+    """The device that is asked for, or the best there is, tried on a tensor of nothing.
+
+    Args:
+        asked: Such as ``cpu`` or ``cuda:1``, or None.
+
+    Returns:
+        Its name.
+
+    Raises:
+        DataError: This machine, or this torch, has no such device.
+    """
+    import torch
+
+    name = best_device(asked)
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as why:
+        known = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+        known += ["mps"] if torch.backends.mps.is_available() else []
+        said = str(why).strip().partition("\n")[0]
+        raise DataError(f"no device {name!r} here ({said}); there is {', '.join(known)}") from why
+    return name
 
 
 def has_bfloat16(device: str) -> bool:

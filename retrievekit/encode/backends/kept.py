@@ -26,7 +26,7 @@ from retrievekit.locations import cache_dir
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the ways of converting or choosing change."""
 
 _SUMS = "sums.json"
