@@ -132,10 +132,34 @@ def main() -> None:
             differing = _differing(found, scores, exact, run)
             more = f"{c / cpu:.2f}x our CPU, {w / wall:.2f}x our clock; {differing}"
             row(f"FAISS flat, {name}", c, w, more)
+        _storages(stored, corpus, exact, ask, n, again, Path(folder))
         _without_training(stored, asked, corpus, exact, ask, n, again, Path(folder))
         for engine, tried in RECALL.items():
             if not (args.fast and engine not in QUICK):
                 _engine(engine, tried, stored, asked, corpus, exact, ask, n, again, Path(folder))
+
+
+def _storages(
+    stored: Any,
+    corpus: Corpus,
+    exact: Any,
+    ask: Callable[..., Any],
+    n: int,
+    again: int,
+    folder: Path,
+) -> None:
+    """The flat engine over vectors of fewer bytes."""
+    for storage in ("float16", "int8"):
+        index = DenseIndex.from_vectors(
+            corpus, stored, folder / "stored", similarity="cosine", storage=storage, overwrite=True
+        )
+        size = index.segments[0]["vectors"].record.file.size
+        cpu, wall, run = timed(partial(ask, index), n, again)
+        share = recall(rows_of(run), exact)
+        more = (
+            f"{size / 1e6:.1f} MB, recall@10 {share:.4f}, lost {100 * index.rounding_error:.2f} %"
+        )
+        row(f"retrievekit flat, {storage}", cpu, wall, more)
 
 
 def _without_training(

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from retrievekit.arrow import row_array, string_array
 from retrievekit.errors import DataError
 from retrievekit.ids import Ids
+
+if TYPE_CHECKING:
+    from retrievekit.splitting import Window
 
 CHUNK = 8192
 """Documents that are handled at a time where a corpus is streamed."""
@@ -50,6 +53,9 @@ class Document:
 class Corpus:
     """Documents in columns.
 
+    Attributes:
+        window: How documents were cut into these passages; None where they are whole.
+
     Args:
         ids: The document ids.
         table: An Arrow table with `text` and `title` (``large_string``, no nulls) and the metadata
@@ -58,6 +64,8 @@ class Corpus:
     Raises:
         DataError: Rows and ids differ in number, or a column is missing or holds nulls.
     """
+
+    window: Window | None = None
 
     def __init__(self, ids: Ids, table: pa.Table) -> None:
         if len(ids) != table.num_rows:
@@ -166,9 +174,11 @@ class Corpus:
             Parts that share memory with this corpus.
         """
         for start in range(0, len(self), size):
-            yield Corpus(
+            part = Corpus(
                 Ids.from_arrow(self.ids.arrow.slice(start, size)), self.table.slice(start, size)
             )
+            part.window = self.window
+            yield part
 
     def contents(self, rows: NDArray[np.integer] | None = None) -> list[str]:
         """Title and text of documents joined by one blank.
@@ -216,7 +226,9 @@ class Corpus:
 
     def take(self, rows: NDArray[np.integer]) -> Corpus:
         """Some documents by distinct rows, integers ``(m,)``, in their order."""
-        return Corpus(self.ids.take(rows), self.table.take(row_array(rows)))
+        taken = Corpus(self.ids.take(rows), self.table.take(row_array(rows)))
+        taken.window = self.window
+        return taken
 
 
 def joined(table: pa.Table) -> list[str]:

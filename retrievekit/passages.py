@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrievekit.arrow import row_array
 from retrievekit.errors import DataError, NonFiniteError
 from retrievekit.ids import Ids, Rows
 from retrievekit.run import Run
-from retrievekit.splitting import SEPARATOR, parent_of
+from retrievekit.splitting import SEPARATOR, parent_of, parents_of
 from retrievekit.stage import Stage
 
 How: TypeAlias = Literal["max", "first", "sum", "mean"]
@@ -110,8 +109,6 @@ class Aggregate(Stage[Run, Run]):
 
     def _parents(self, batch: Run) -> tuple[Ids, Rows, NDArray[np.int64]]:
         """The documents of all hits, each hit's row among them, and its passage's number."""
-        from retrievekit.kernels.passages import numbered
-
         # Only the ids that were hit are looked at: there may be millions of passages.
         if batch.n_hits * 8 < len(batch.docs):
             used, places = np.unique(batch.rows, return_inverse=True)
@@ -121,18 +118,10 @@ class Aggregate(Stage[Run, Run]):
             used = np.flatnonzero(hit).astype(np.int32)
             places = (np.cumsum(hit, dtype=np.int64) - 1)[batch.rows]
         ids = batch.docs.take(used)
-        separator = np.frombuffer(self.separator.encode("utf-8"), np.uint8)
-        lengths, numbers = numbered(ids.data, ids.offsets, separator)
-        wrong = np.flatnonzero(lengths == 0)
-        if len(wrong):
-            parent_of(ids[int(wrong[0])], self.separator)  # raises, with what to do
-        bounds = np.zeros(len(ids) + 1, np.int64)
-        np.cumsum(lengths, out=bounds[1:])
-        # Bytes of the documents' ids: those at a distance from an id's start below its new length.
-        at = np.arange(bounds[-1]) + np.repeat(ids.offsets[:-1] - bounds[:-1], lengths)
-        names = pa.LargeStringArray.from_buffers(
-            len(ids), pa.py_buffer(bounds), pa.py_buffer(ids.data[at])
-        ).dictionary_encode()
+        found, numbers, strange = parents_of(ids, self.separator)
+        if strange.any():
+            parent_of(ids[int(np.argmax(strange))], self.separator)  # raises, with what to do
+        names = found.dictionary_encode()
         parents = names.indices.to_numpy().astype(np.int32)
         docs = Ids.from_arrow(names.dictionary, what="document id")
         return docs, parents[places], numbers[places]

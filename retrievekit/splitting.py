@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -54,13 +55,77 @@ _IDEOGRAPHS = (
 _UNSPACED = ((0x0E00, 0x0F00), (0x1000, 0x10A0), (0x1780, 0x1800), (0xA9E0, 0xAA00))
 
 
+@dataclass(frozen=True)
+class Window:
+    """How documents were cut; what an index of passages keeps, to cut alike what is added later.
+
+    Args:
+        words: Words of a passage, at least 1.
+        stride: Words from one passage's beginning to the next one's, 1 to `words`.
+        repeat_title: Whether each passage has its document's title, or the first alone.
+
+    Raises:
+        DataError: A number is out of range.
+    """
+
+    words: int
+    stride: int
+    repeat_title: bool
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name, value in (("words", self.words), ("stride", self.stride)):
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if not whole or value < 1:
+                raise DataError(f"{name} is {value!r}, but must be a whole number of at least 1")
+            object.__setattr__(self, name, int(value))
+        if self.stride > self.words:
+            raise DataError(
+                f"a stride of {self.stride} words with passages of {self.words} would leave words "
+                f"out; give a stride of {self.words} at most"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Rebuild from plain JSON.
+
+        Args:
+            fields: What `to_dict` gave.
+
+        Returns:
+            The window.
+        """
+        return cls(**fields)
+
+
+class PassageStream(Iterator["Document"]):
+    """The passages of documents one by one, with the window that cut them.
+
+    Args:
+        documents: The documents, read once.
+        window: How they are cut.
+    """
+
+    def __init__(self, documents: Iterable[Document], window: Window) -> None:
+        self.window = window
+        self._passages = _passages(documents, window)
+
+    def __next__(self) -> Document:
+        """The next passage."""
+        return next(self._passages)
+
+
 def split_documents(
     documents: Iterable[Document],
     *,
     words: int = 150,
     stride: int | None = None,
     repeat_title: bool = True,
-) -> Iterator[Document]:
+) -> PassageStream:
     """The passages of documents one by one, for indexes of collections beyond memory.
 
     Args:
@@ -70,23 +135,28 @@ def split_documents(
             `words`, so that passages do not overlap.
         repeat_title: Whether each passage has its document's title, or the first alone.
 
-    Yields:
-        The passages, document by document, with its metadata and `parent_id` and `passage`.
+    Returns:
+        The passages, document by document, with its metadata and `parent_id` and `passage`; a
+        document whose metadata has one of the two names is refused where it comes.
 
     Raises:
-        DataError: `words` or `stride` is out of range, or a document's metadata has one of the two
-            names.
+        DataError: `words` or `stride` is out of range.
     """
+    return PassageStream(
+        documents, Window(words, words if stride is None else stride, repeat_title)
+    )
+
+
+def _passages(documents: Iterable[Document], window: Window) -> Iterator[Document]:
     from retrievekit.corpus import Document
 
-    step = _checked(words, stride)
     for document in documents:
         _check_names(document.metadata)
-        texts = windows(document.text, words, step)
+        texts = windows(document.text, window.words, window.stride)
         for number, (text, passage_id) in enumerate(
             zip(texts, passage_ids(document.doc_id, len(texts)), strict=True)
         ):
-            title = document.title if repeat_title or not number else ""
+            title = document.title if window.repeat_title or not number else ""
             metadata = {**document.metadata, PARENT: document.doc_id, NUMBER: number}
             yield Document(passage_id, text, title, metadata)
 
@@ -110,7 +180,7 @@ def split_corpus(
     """
     from retrievekit.corpus import Corpus
 
-    step = _checked(words, stride)
+    window = Window(words, words if stride is None else stride, repeat_title)
     _check_names(corpus.table.column_names)
     extra = corpus.metadata_names
     ids: list[pa.Array] = [string_array([])]
@@ -121,7 +191,10 @@ def split_corpus(
     )
     tables = [schema.empty_table()]
     for part in corpus.chunks():
-        texts = [windows(text, words, step) for text in part.table.column("text").to_pylist()]
+        texts = [
+            windows(text, window.words, window.stride)
+            for text in part.table.column("text").to_pylist()
+        ]
         counts = np.array([len(found) for found in texts], np.int64)
         parents = np.repeat(np.arange(len(part)), counts)
         numbers = np.arange(len(parents)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -142,9 +215,9 @@ def split_corpus(
         tables.append(pa.table(columns, schema=schema))
         named = zip(part.ids, texts, strict=True)
         ids.append(string_array([i for d, found in named for i in passage_ids(d, len(found))]))
-    return Corpus(
-        Ids.from_arrow(pa.concat_arrays(ids), what="passage id"), pa.concat_tables(tables)
-    )
+    cut = Corpus(Ids.from_arrow(pa.concat_arrays(ids), what="passage id"), pa.concat_tables(tables))
+    cut.window = window
+    return cut
 
 
 def passage_ids(doc_id: str, count: int) -> list[str]:
@@ -184,6 +257,33 @@ def parent_of(passage_id: str, separator: str = SEPARATOR) -> str:
             "number; passages come from corpus.passages(...) or retrievekit index --passages"
         )
     return parent
+
+
+def parents_of(
+    ids: Ids, separator: str = SEPARATOR
+) -> tuple[pa.LargeStringArray, NDArray[np.int64], NDArray[np.bool_]]:
+    """The ids of the documents that passages are from.
+
+    Args:
+        ids: Ids of passages.
+        separator: What stands before their numbers.
+
+    Returns:
+        The documents' ids, one for each passage, and the passages' numbers, int64 ``(n,)``; empty
+        and 0 for what is not the id of a passage, which the last tells, bool ``(n,)``.
+    """
+    from retrievekit.kernels.passages import numbered
+
+    mark = np.frombuffer(separator.encode("utf-8"), np.uint8)
+    lengths, numbers = numbered(ids.data, ids.offsets, mark)
+    bounds = np.zeros(len(ids) + 1, np.int64)
+    np.cumsum(lengths, out=bounds[1:])
+    # Bytes of the documents' ids: those at a distance from an id's start below its new length.
+    at = np.arange(bounds[-1]) + np.repeat(ids.offsets[:-1] - bounds[:-1], lengths)
+    parents = pa.LargeStringArray.from_buffers(
+        len(ids), pa.py_buffer(bounds), pa.py_buffer(ids.data[at])
+    )
+    return parents, numbers, lengths == 0
 
 
 def windows(text: str, words: int, stride: int) -> list[str]:
@@ -257,24 +357,11 @@ def _kinds() -> NDArray[np.uint8]:
     return kinds
 
 
-def _checked(words: int, stride: int | None) -> int:
-    """The stride, when both are whole numbers that leave no word out."""
-    step = words if stride is None else stride
-    for name, value in (("words", words), ("stride", step)):
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-            raise DataError(f"{name} is {value!r}, but must be a whole number of at least 1")
-    if step > words:
-        raise DataError(
-            f"a stride of {step} words with passages of {words} would leave words out; "
-            f"give a stride of {words} at most"
-        )
-    return int(step)
-
-
 def _check_names(names: Iterable[str]) -> None:
     taken = {PARENT, NUMBER} & set(names)
     if taken:
         raise DataError(
             f"the documents have metadata named {' and '.join(map(repr, sorted(taken)))}, which "
-            "passages need for themselves; rename it (or are these passages already?)"
+            "passages need for themselves; rename it, or, where these are passages already, give "
+            "the documents that they were cut from"
         )

@@ -216,11 +216,17 @@ class WeightedTerms:
             The weighted terms.
 
         Raises:
-            DataError: A weight is no number.
+            DataError: A weight is no number, or a term is no valid Unicode.
         """
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
-        terms = string_array([t for row in rows for t in row])
+        try:
+            terms = string_array([t for row in rows for t in row])
+        except UnicodeEncodeError as why:
+            raise DataError(
+                f"a term holds a lone surrogate ({why.object[why.start]!r}); it is not valid "
+                "Unicode"
+            ) from why
         given = check_kind([w for row in rows for w in row.values()], "iuf", "term weights")
         with np.errstate(over="ignore"):
             weights = given.astype(np.float32)

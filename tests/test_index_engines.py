@@ -29,7 +29,7 @@ from retrievekit.index.engines import approximate, flat, halves
 from retrievekit.index.engines.options import defaults, settled
 from retrievekit.index.opening import open_index
 from retrievekit.index.repair import repair
-from retrievekit.kernels.dense import to_bfloat16
+from retrievekit.kernels.widths import to_bfloat16
 from retrievekit.protocols import Similarity
 from retrievekit.queries import Queries
 from retrievekit.run import Run
@@ -442,13 +442,13 @@ def test_the_bfloat16_pass_gives_the_exact_ranking(
     for sign in (1, -1):
         run = index.searcher(k=10)(ask(sign * queries))
         assert ids_of(run) == oracle(sign * queries, vectors, similarity, 10)
-    assert "_halves" in index._flat.__dict__
+    assert "_halves" in index._places.flat(None).__dict__
 
 
 def test_the_bound_on_bfloat16_errors_holds_and_is_near() -> None:
     vectors, queries = vectors_of(2000, 64), vectors_of(20, 64, seed=1)
     index = build(vectors)
-    copy = halves.Halves(index.segments, 64)
+    copy = halves.Halves(index.stored, 64)
     halved, lost = copy.queries(queries)
     product = copy.block(0, 0, 2000, halved).view(np.uint16).astype(np.uint32) << 16
     exact = vectors.astype(np.float64) @ queries.astype(np.float64).T
@@ -468,4 +468,4 @@ def test_large_values_stay_with_float32(monkeypatch: pytest.MonkeyPatch) -> None
     index = build(vectors)
     queries = vectors_of(3, seed=1) * np.float32(1e-3)
     assert ids_of(index.searcher(k=5)(ask(queries))) == oracle(queries, vectors, "dot", 5)
-    assert "_halves" not in index._flat.__dict__
+    assert "_halves" not in index._places.flat(None).__dict__

@@ -432,6 +432,9 @@ def test_query_weights_are_not_cut_to_whole_numbers(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO):
         index = LuceneIndex.from_weights(pairs)
     assert "3 weights in steps of 1/100: error at most 0.004" in caplog.text
+    assert "give more levels" not in caplog.text
+    LuceneIndex.from_weights([(Document("a", ""), {"x": 0.007, "y": 0.03})])
+    assert "8.1% of their sum: give more levels" in caplog.text
     weights = [{"x": 3.7}, {"x": 0.5, "##y": 0.25}, {"x": 0.0}, {}]
     asked = Queries.from_texts(["", "", "", ""]).rewritten(WeightedTerms.from_dicts(weights))
     run = index.search(asked, 10)

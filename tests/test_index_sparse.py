@@ -186,6 +186,24 @@ def test_the_quantisation_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert "2 weights in steps of 1/100: error at most 0.004, 0.0025 on average; 1 below" in line
 
 
+@pytest.mark.parametrize(
+    ("weights", "levels", "warned"),
+    [
+        # A step of 1/4096 is coarse for weights of a thousandth, and fine for those of SPLADE.
+        ({"a": 0.001, "b": 0.0012, "c": 0.00001}, 4096, True),
+        ({"a": 0.001, "b": 0.0012, "c": 0.00001}, None, False),
+        ({"a": 1.004, "b": 0.37, "c": 2.5}, 100, False),
+        ({"a": 0.4, "b": 0.3}, 1, True),
+        ({"a": 200, "b": 1}, 1, False),
+    ],
+)
+def test_steps_that_are_too_coarse_are_warned_of(
+    weights: dict[str, float], levels: float | None, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    SparseIndex.from_weights(weighed({"d": weights, "e": {"z": 0.002}}), levels=levels)
+    assert ("% of their sum: give more levels" in caplog.text) == warned
+
+
 # With an encoder ----------------------------------------------------------------------------------
 
 TEXTS = {"d1": "the cat sat", "d2": "cat cat dog", "d3": "", "d4": "birds of the sea"}
@@ -435,6 +453,19 @@ def test_given_weights_with_their_encoder(tmp_path: Path) -> None:
     assert index.reopen().search(queries, 9).n_hits == built.search(queries, 9).n_hits + 2
 
 
+def test_terms_that_no_query_can_hold(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    known = TOY.tokens[3]
+    strange = {"d": {"Ġcat": 1.0, "Ġdog": 0.5}}
+    with pytest.raises(DataError, match="knows none of the terms"):
+        SparseIndex.from_weights(weighed(strange), tmp_path / "x", encoder=TOY)
+    assert not (tmp_path / "x" / "CURRENT").exists()
+    SparseIndex.from_weights(weighed(strange))
+    assert not caplog.records
+    SparseIndex.from_weights(weighed({**strange, "e": {known: 1.0}}), encoder=TOY)
+    assert "2 of 3 weights are of terms that the encoder does not know" in caplog.text
+    assert len(SparseIndex.from_weights(weighed({"e": {}}), encoder=TOY)) == 1
+
+
 def jsonl(path: Path, *records: Any) -> Path:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
@@ -557,6 +588,7 @@ def test_bad_matrices(tmp_path: Path) -> None:
     [
         ([Document("d", "x")], "pairs of a Document and"),
         ([(Document("d", "x"), {3: 1.0})], "the term 3 is not a string"),
+        ([(Document("d", "x"), {"a": 1.0, "b\ud800": 1.0})], "'d': a term holds a lone surrogate"),
         ([(Document("d", "x"), {"a": "b"})], "the weights of document 'd'"),
         ([(Document("", "x"), {"a": 1})], "the id of document number 0"),
     ],

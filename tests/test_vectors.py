@@ -64,5 +64,7 @@ def test_weighted_terms_fit_together() -> None:
             WeightedTerms(np.array(offsets), terms, np.array(weights, np.float32))
     with pytest.raises(DataError, match="term weights are of dtype"):
         WeightedTerms.from_dicts([{"a": "1.5"}])  # type: ignore[dict-item]
+    with pytest.raises(DataError, match="lone surrogate"):
+        WeightedTerms.from_dicts([{"a": 1.5, "b\ud800": 1.0}])
     with pytest.raises(NonFiniteError, match="term weight 0"):
         WeightedTerms.from_dicts([{"a": 1e39}])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from retrievekit.compress.methods import Plan, plan_of
+from retrievekit.compress.methods import Plan, plan_of, unchanged
 from retrievekit.errors import DataError
+from retrievekit.index.base import PASSAGES
 from retrievekit.index.dense import DenseIndex, settings_of
 from retrievekit.index.documents import DocumentWriter
 from retrievekit.store.commit import Transaction
@@ -22,7 +24,8 @@ def compress(
 
     Args:
         index: The original, of which the live documents are taken.
-        method: ``binary``, ``int8``, ``fp16``, ``matryoshka:128`` or a FAISS factory string; see
+        method: ``fp16``, ``int8``, ``int8-rescored``, ``binary``, ``matryoshka:128`` or a FAISS
+            factory string; see
             `retrievekit.compress.methods.plan_of`.
         path: The new index's folder.
         overwrite: Whether an index that is there may be replaced.
@@ -52,11 +55,16 @@ def compress(
     return DenseIndex.open(folder, None if encoder is None else plan.encoder(encoder))
 
 
+def _window(index: DenseIndex) -> dict[str, Any]:
+    """The setting that says how documents were cut, where they were."""
+    return {} if index.window is None else {PASSAGES: index.window.to_dict()}
+
+
 def _write(started: Transaction, index: DenseIndex, plan: Plan) -> None:
     """Write the one segment and prepare the manifest."""
     empty = Manifest.empty(
         index.kind,
-        settings_of(plan.engine, index.similarity, plan.dim, plan.storage),
+        settings_of(plan.engine, index.similarity, plan.dim, plan.storage) | _window(index),
         statistics={},
         encoder=plan.card.to_dict(),
         text_stored=index.manifest.text_stored,
@@ -66,7 +74,8 @@ def _write(started: Transaction, index: DenseIndex, plan: Plan) -> None:
     for source in index.segments:
         documents.copy(source)
     fresh = DenseIndex(Generation(started.folder, empty, "", ()))
-    statistics = fresh.taken_over(segment, index, plan.change)
+    change = None if plan.change is unchanged else plan.change
+    statistics = fresh.taken_over(segment, index, change)
     documents.finish()
     filled = replace(
         empty,

@@ -156,9 +156,10 @@ def _sampled(index: DenseIndex) -> tuple[list[str], NDArray[np.float32]]:
     n = min(SAMPLED, len(index))
     rows = np.sort(np.random.default_rng(SEED).choice(len(index), n, replace=False))
     vectors = np.empty((n, index.dim), np.float32)
-    for place, row in enumerate(rows.tolist()):
-        segment, own = index.place(row)
-        vectors[place] = segment["vectors"].slice(own, own + 1)[0]
+    numbers, places = index.places
+    for number, stored in enumerate(index.stored):
+        here = numbers[rows] == number
+        vectors[here] = stored.take(places[rows[here]])
     return index.ids.strings(rows), vectors
 
 

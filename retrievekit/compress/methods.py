@@ -61,8 +61,8 @@ def plan_of(method: str, index: DenseIndex) -> Plan:
     """What a method makes of an index; whatever cannot be done is refused here.
 
     Args:
-        method: ``binary``, ``int8``, ``fp16``, ``matryoshka:128``, another registered name, or a
-            FAISS factory string.
+        method: ``fp16``, ``int8``, ``int8-rescored``, ``binary``, ``matryoshka:128``, another
+            registered name, or a FAISS factory string.
         index: The original.
 
     Returns:
@@ -98,7 +98,7 @@ def binary(index: DenseIndex, argument: str) -> Plan:
 
 
 def int8(index: DenseIndex, argument: str) -> Plan:
-    """One byte per component in the first pass, the best scored again.
+    """Vectors of a fourth of the bytes, in calibrated ranges; the engine stays.
 
     Args:
         index: The original.
@@ -108,6 +108,20 @@ def int8(index: DenseIndex, argument: str) -> Plan:
         The plan.
     """
     _no_argument("int8", argument)
+    return _changed(index, storage="int8")
+
+
+def int8_rescored(index: DenseIndex, argument: str) -> Plan:
+    """One byte per component in the first pass, the best scored again from vectors as they were.
+
+    Args:
+        index: The original.
+        argument: Nothing.
+
+    Returns:
+        The plan.
+    """
+    _no_argument("int8-rescored", argument)
     return _changed(index, engine="int8")
 
 

@@ -24,6 +24,7 @@ from retrievekit.index.searcher import Searcher
 from retrievekit.index.words import StoredCorpus, Words, joined_metadata
 from retrievekit.queries import Queries
 from retrievekit.run import Run
+from retrievekit.splitting import Window
 from retrievekit.stage import fingerprint_of
 from retrievekit.store.manifest import Manifest
 from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter
@@ -31,6 +32,10 @@ from retrievekit.where import Condition, condition_of
 
 if TYPE_CHECKING:
     from retrievekit.index.writer import IndexWriter
+
+
+PASSAGES = "passages"
+"""The name of the setting that says how documents were cut into what an index holds."""
 
 
 class Index(ABC):
@@ -44,6 +49,8 @@ class Index(ABC):
     """
 
     kind: ClassVar[str]
+    on_devices: ClassVar[bool] = False
+    """Whether `search` takes a `device`."""
 
     def __init__(self, generation: Generation) -> None:
         self.path = generation.folder
@@ -64,6 +71,12 @@ class Index(ABC):
     def __repr__(self) -> str:
         """Kind and size."""
         return f"{type(self).__name__}({len(self)} documents)"
+
+    @cached_property
+    def window(self) -> Window | None:
+        """How documents were cut into the passages that it holds; None where they are whole."""
+        found = self.manifest.settings.get(PASSAGES)
+        return None if found is None else Window.from_dict(found)
 
     @property
     def n_bytes(self) -> int:
@@ -196,7 +209,11 @@ class Index(ABC):
     @cached_property
     def corpus(self) -> Corpus | None:
         """The words of this generation, or None when they were not stored."""
-        return StoredCorpus(self.ids, self.segments) if self.manifest.text_stored else None
+        if not self.manifest.text_stored:
+            return None
+        stored = StoredCorpus(self.ids, self.segments)
+        stored.window = self.window
+        return stored
 
     def searcher(
         self,

@@ -9,44 +9,38 @@ everywhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrievekit.candidates import CandidatesLike
 from retrievekit.corpus import Corpus, Document
-from retrievekit.errors import (
-    DataError,
-    EncoderMismatchError,
-    FormError,
-    NonFiniteError,
-)
+from retrievekit.index.asked import check_range, query_vectors
 from retrievekit.index.base import Index
 from retrievekit.index.derived import Derivation
 from retrievekit.index.documents import DocumentWriter
 from retrievekit.index.encoders import encoder_of_card, matching
-from retrievekit.index.encoding import (
-    GIVEN,
-    checked_vectors,
-    inherit_given,
-    longest,
-    normalised,
-    write_segment,
-)
+from retrievekit.index.encoding import GIVEN, copy_vectors, write_segment
 from retrievekit.index.engines import approximate
-from retrievekit.index.engines.flat import FlatSearch
 from retrievekit.index.engines.named import engine_named
 from retrievekit.index.engines.options import settled
+from retrievekit.index.engines.places import Places, check_device
 from retrievekit.index.engines.searcher import EngineSearcher
 from retrievekit.index.given import GivenVectors, VectorSource
 from retrievekit.index.once import SHARD
 from retrievekit.index.results import check_k, run_of
 from retrievekit.index.searcher import Searcher
-from retrievekit.index.storage import dtype_of, rounded, widened
+from retrievekit.index.storage import (
+    VECTORS,
+    Stored,
+    VectorWriter,
+    calibrated,
+    dtype_of,
+    overall_error,
+)
 from retrievekit.index.writer import create
 from retrievekit.protocols import (
     Encoder,
@@ -64,8 +58,8 @@ from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter
 from retrievekit.vectors import DenseVectors
 from retrievekit.where import Condition
 
-COPIED_AT_A_TIME = 1 << 14
-"""Vectors that a merge copies at once."""
+Change = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Makes other vectors ``(n, dim)`` of vectors ``(n, d)``."""
 
 
 class DenseIndex(Index):
@@ -81,10 +75,13 @@ class DenseIndex(Index):
     """
 
     kind: ClassVar[str] = "dense"
+    on_devices: ClassVar[bool] = True
 
     def __init__(self, generation: Generation, encoder: Encoder | None = None) -> None:
         super().__init__(generation)
+        self.device: str | None = None
         self._learnt: approximate.Learnt | None = None
+        self._steps = calibrated(generation.segments)
         if encoder is not None:
             self.encoder = matching(encoder, self.card, self.path)
 
@@ -113,8 +110,9 @@ class DenseIndex(Index):
                 bytes whose best are scored again from the stored vectors; or any FAISS factory
                 string, such as ``HNSW32`` or ``IVF512,PQ96x4fs`` (extra ``faiss``), approximate
                 and faster. It is trained once, on what is built; how close it comes is in `recall`.
-            storage: ``float32``, or ``float16``: half the bytes, vectors rounded once; the index
-                then answers, exactly or not, for what it stores.
+            storage: ``float32``; ``float16``, half the bytes; or ``int8``, a fourth, in ranges
+                calibrated on the first vectors. They are rounded once, queries never; the index
+                answers, exactly or not, for what it stores. `rounding_error` tells what it cost.
             store_text: Whether to keep the words in the index.
             overwrite: Whether an index that is there may be replaced.
             memory_budget: Bytes of memory that this process may use; what would need more becomes
@@ -217,26 +215,33 @@ class DenseIndex(Index):
         return index
 
     @classmethod
-    def open(cls, path: str | Path, encoder: Encoder | None = None) -> DenseIndex:
+    def open(
+        cls, path: str | Path, encoder: Encoder | None = None, *, device: str | None = None
+    ) -> DenseIndex:
         """Open an index by memory map.
 
         Args:
             path: The index folder.
             encoder: The query encoder; by default the one that the index names, loaded when needed.
+            device: Where it is searched unless a search says otherwise; see `search`.
 
         Returns:
             The index, pinned to its live generation.
 
         Raises:
+            DataError: `device` is no name of one.
             FormatVersionError: The folder is no index of this kind, or a newer one.
             CorruptIndexError: It is damaged.
             EncoderMismatchError: The encoder is another one than the index was built with.
         """
-        return cls(Generation.pin(Path(path)), encoder)
+        check_device(device)
+        index = cls(Generation.pin(Path(path)), encoder)
+        index.device = device
+        return index
 
     def _reopened(self) -> DenseIndex:
         # With the same encoder, where it was loaded.
-        return self.open(self.path, self.__dict__.get("encoder"))
+        return self.open(self.path, self.__dict__.get("encoder"), device=self.device)
 
     def write(
         self,
@@ -247,69 +252,61 @@ class DenseIndex(Index):
     ) -> dict[str, Any]:
         """Encode documents and write their vectors as a new segment."""
         shards = (part for chunk in chunks for part in chunk.chunks(SHARD))
-        statistics = write_segment(
-            segment,
-            documents,
-            shards,
-            self.encoder,
-            self.similarity,
-            dtype_of(self.storage),
-            progress=progress,
+        stored = self._vector_writer(segment)
+        write_segment(
+            segment, documents, shards, stored, self.encoder, self.similarity, progress=progress
         )
-        self._write_native(segment, self._learnt or approximate.Learnt.of(self.segments))
-        return statistics
+        self._write_native(segment, stored, self._learnt or approximate.Learnt.of(self.segments))
+        return {"largest_norm": stored.longest}
 
     def merge(self, segment: SegmentWriter) -> dict[str, Any]:
         """Copy the vectors of all live documents into one segment."""
-        stored = segment.array("vectors", dtype_of(self.storage), (self.dim,))
-        for old in self.segments:
-            inherit_given(segment, old)
-            for start in range(0, len(old.live), COPIED_AT_A_TIME):
-                stored.append(old["vectors"].all()[old.live[start : start + COPIED_AT_A_TIME]])
-        self._write_native(segment, self._learnt or approximate.Learnt.of(self.segments), True)
+        stored = self._vector_writer(segment)
+        copy_vectors(segment, stored, self)
+        learnt = self._learnt or approximate.Learnt.of(self.segments)
+        self._write_native(segment, stored, learnt, True)
         return dict(self.manifest.statistics)
 
     def taken_over(
-        self,
-        segment: SegmentWriter,
-        index: DenseIndex,
-        change: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+        self, segment: SegmentWriter, index: DenseIndex, change: Change | None
     ) -> dict[str, Any]:
-        """Write another index's vectors, changed, as one segment of this one.
+        """Write another index's vectors as one segment of this one.
 
         Args:
             segment: Where arrays are written.
             index: The other index, whose live documents are taken.
-            change: Makes of float32 ``(n, d)`` what this index holds, float32 ``(n, dim)``.
+            change: Makes of float32 ``(n, d)`` what this index holds, float32 ``(n, dim)``; None
+                leaves them as they are.
 
         Returns:
             The segment's statistics.
         """
-        dtype, largest = dtype_of(self.storage), 0.0
-        stored = segment.array("vectors", dtype, (self.dim,))
-        before = 0
-        for old in index.segments:
-            inherit_given(segment, old)
-            for start in range(0, len(old.live), COPIED_AT_A_TIME):
-                rows = old.live[start : start + COPIED_AT_A_TIME]
-                vectors = change(widened(old["vectors"].take(rows)))
-                kept = rounded(vectors, dtype, partial(_id_of, index, before))
-                largest = max(largest, longest(widened(kept)))
-                stored.append(kept)
-                before += len(rows)
-        self._write_native(segment, None, True)
-        return {"largest_norm": largest}
+        if change is None:
+            self._steps = calibrated(index.segments)  # what was rounded once is not rounded again
+        stored = self._vector_writer(segment)
+        copy_vectors(segment, stored, index, change)
+        self._write_native(segment, stored, None, True)
+        return {"largest_norm": stored.longest}
+
+    def _vector_writer(self, segment: SegmentWriter) -> VectorWriter:
+        return VectorWriter(segment, self.storage, self.dim, self._steps)
 
     def _write_native(
-        self, segment: SegmentWriter, learnt: approximate.Learnt | None, merged: bool = False
+        self,
+        segment: SegmentWriter,
+        written: VectorWriter,
+        learnt: approximate.Learnt | None,
+        merged: bool = False,
     ) -> None:
-        """Write the engine's files, by what it has learnt before."""
+        """Finish the vectors, and write the engine's files by what it has learnt before."""
+        stored = written.finish()
+        if len(stored.steps):
+            self._steps = stored.steps
         if self._engine is None:
             return
-        vectors = widened(segment.written("vectors").all())
-        if merged and learnt is not None and learnt.outgrown(len(vectors)):
+        if merged and learnt is not None and learnt.outgrown(len(stored)):
             learnt = None
-        self._learnt = approximate.write_native(self._engine, segment, vectors, learnt)
+        self._learnt = approximate.write_native(self._engine, segment, stored.all(), learnt)
 
     def derived(self, segment: SegmentReader) -> Iterable[Derivation]:
         """As every index; hashes of vectors that were given do not follow from words alone."""
@@ -363,9 +360,14 @@ class DenseIndex(Index):
         return matching(found, self.card, self.path)
 
     @cached_property
+    def stored(self) -> list[Stored]:
+        """By segment the vectors of all its documents, deleted ones too."""
+        return [Stored.of(segment) for segment in self.segments]
+
+    @cached_property
     def vectors(self) -> NDArray[np.float32]:
         """The live documents' vectors as stored, float32 ``(documents, dim)``, verified."""
-        parts = [widened(segment["vectors"].all()) for segment in self.segments]
+        parts = [stored.all() for stored in self.stored]
         if len(parts) == 1 and not len(self.segments[0].dead):
             whole: NDArray[np.float32] = parts[0]
             return whole
@@ -386,30 +388,7 @@ class DenseIndex(Index):
             EncoderMismatchError: The vectors were made by another encoder.
             DataError: The vectors have another number of components.
         """
-        if isinstance(queries.form, DenseVectors):
-            made_by = queries.form.encoder
-            if made_by is not None and made_by != self.card.fingerprint:
-                raise EncoderMismatchError(
-                    f"{self.path}: the query vectors were made by another encoder (fingerprint "
-                    f"{made_by[:12]}) than the index's {self.card.name!r} "
-                    f"({self.card.fingerprint[:12]})"
-                )
-            vectors = queries.form.array
-        elif isinstance(queries.form, pa.LargeStringArray):
-            texts = queries.rewritten_texts
-            vectors = checked_vectors(
-                self.encoder.encode_query(texts), len(texts), self.encoder, "query", queries.ids
-            )
-        else:
-            raise FormError(
-                f"a dense index searches with text or dense vectors; these queries are "
-                f"{queries.form_name}"
-            )
-        if vectors.shape[1] != self.dim:
-            raise DataError(
-                f"query vectors have {vectors.shape[1]} components, the index has {self.dim}"
-            )
-        return normalised(vectors) if self.similarity == "cosine" else vectors
+        return query_vectors(self, queries)
 
     def search(
         self,
@@ -420,6 +399,7 @@ class DenseIndex(Index):
         candidates: CandidatesLike | None = None,
         threads: int | None = None,
         engine_options: Mapping[str, int] | None = None,
+        device: str | None = None,
     ) -> Run:
         """The k nearest documents of each query; exactly with the engine ``flat``.
 
@@ -434,12 +414,18 @@ class DenseIndex(Index):
             candidates: For each query the only documents that it may have.
             threads: Threads to use; all cores by default. The answer does not depend on it.
             engine_options: See `retrievekit.index.engines.options.defaults`.
+            device: ``cuda``, one of several such as ``cuda:1``, ``auto``, a GPU where there is one,
+                or ``cpu``; by default that of the index. Exact answers do not depend on it; those
+                of FAISS may, where its scores are equal but for rounding.
 
         Returns:
             The run.
 
         Raises:
-            DataError: k is no whole number of at least 1, or an option is no number of its kind.
+            DataError: k is no whole number of at least 1, an option is no number of its kind, or
+                `device` is no name of one.
+            DeviceError: There is no such device, it has too little memory, or the engine has no
+                form for it.
             UnknownNameError: The engine has no such option.
             CorruptIndexError: A file is damaged.
             NonFiniteError: Vectors so long that scores do not fit into float32; names the query.
@@ -449,7 +435,8 @@ class DenseIndex(Index):
         check_k(k)
         options = settled(self.engine, engine_options)
         vectors = self.query_vectors(queries)
-        self._check_range(vectors, queries)
+        check_range(self, vectors, queries)
+        device = device or self.device
         chosen = None if candidates is None else self.chosen(queries, candidates, where)
         hidden, most = self.hidden(where) if chosen is None else ([], chosen.most)
         k = min(k, max(most, 1))
@@ -457,23 +444,21 @@ class DenseIndex(Index):
         counts = np.zeros(len(queries), np.int64)
         if chosen is not None:
             for part, allowed in chosen.parts(threads):
-                self._flat.search_among(vectors[part], allowed, keys[part], counts[part], threads)
+                out = keys[part], counts[part]
+                self._places.flat(None).search_among(vectors[part], allowed, *out, threads)
         elif most and self.engine == "flat":
-            self._flat.search(vectors, hidden, most, keys, counts, threads)
+            self._places.flat(device).search(vectors, hidden, most, keys, counts, threads)
         elif most:
-            self._approximate.search(vectors, hidden, most, keys, counts, threads, options)
+            assert self._engine is not None
+            search = self._places.approximate(self._engine, device)
+            search.search(vectors, hidden, most, keys, counts, threads, options)
         rows, scores = np.empty(keys.shape, np.int32), np.empty(keys.shape, np.float32)
         unpack_all(keys, counts, self.ids.order, rows, scores)
         return run_of(queries, self.ids, rows, scores, counts)
 
     @cached_property
-    def _flat(self) -> FlatSearch:
-        return FlatSearch(self)
-
-    @cached_property
-    def _approximate(self) -> approximate.ApproximateSearch:
-        assert self._engine is not None
-        return approximate.ApproximateSearch(self, self._engine, self._flat)
+    def _places(self) -> Places:
+        return Places(self)
 
     @cached_property
     def _engine(self) -> Engine | None:
@@ -489,7 +474,7 @@ class DenseIndex(Index):
 
     @property
     def storage(self) -> str:
-        """``float32`` or ``float16``: how the vectors are stored."""
+        """``float32``, ``float16`` or ``int8``: how the vectors are stored."""
         return str(self.manifest.settings.get("storage", "float32"))
 
     @property
@@ -501,17 +486,26 @@ class DenseIndex(Index):
         """
         return approximate.overall_recall(self.segments)
 
+    @property
+    def rounding_error(self) -> float:
+        """The part of the vectors' length that int8 storage lost, root mean square; else 0."""
+        return overall_error(self.segments)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over kind, settings, encoder identity and documents.
 
-        Over the engine's files too where its answers depend on how the index came about.
+        Over the engine's files and the vectors' too where answers depend on how the index came
+        about: with engines that are trained, and where int8 was calibrated.
         """
-        if self.engine == "flat":
-            return super().fingerprint
-        records = (segment.record.native.get(approximate.NATIVE) for segment in self.segments)
-        files = [None if record is None else record.sha256 for record in records]
-        return fingerprint_of({"index": super().fingerprint, "engine files": files})
+        of: dict[str, Any] = {"index": super().fingerprint}
+        if self.engine != "flat":
+            records = (segment.record.native.get(approximate.NATIVE) for segment in self.segments)
+            of["engine files"] = [None if record is None else record.sha256 for record in records]
+        if self.storage == "int8":
+            arrays = (segment.record.arrays[VECTORS] for segment in self.segments)
+            of["vectors"] = [array.file.sha256 for array in arrays]
+        return fingerprint_of(of) if len(of) > 1 else str(of["index"])
 
     @property
     def largest_norm(self) -> float:
@@ -525,6 +519,7 @@ class DenseIndex(Index):
         candidates: CandidatesLike | None = None,
         *,
         engine_options: Mapping[str, int] | None = None,
+        device: str | None = None,
         **knobs: Any,
     ) -> Searcher:
         """The stage that searches this index.
@@ -535,6 +530,7 @@ class DenseIndex(Index):
             candidates: As in `Index.searcher`.
             engine_options: What the engine has besides, such as ``nprobe``, ``efSearch`` and
                 ``refine``; see `retrievekit.index.engines.options.defaults`. They change answers.
+            device: Where to search; see `search`. The fingerprint does not depend on it.
             knobs: As in `Index.searcher`.
 
         Returns:
@@ -542,10 +538,11 @@ class DenseIndex(Index):
 
         Raises:
             UnknownNameError: The engine has no such option.
-            DataError: An option is no number of its kind.
+            DataError: An option is no number of its kind, or `device` is no name of one.
         """
+        check_device(device)
         options = settled(self.engine, engine_options)
-        plain = super().searcher(k, where, candidates, **knobs)
+        plain = super().searcher(k, where, candidates, device=device, **knobs)
         if self.engine == "flat":
             return plain
         return EngineSearcher(
@@ -555,27 +552,8 @@ class DenseIndex(Index):
             candidates=plain.candidates,
             engine_options=options,
             threads=plain.threads,
+            device=device,
         )
-
-    def _check_range(self, vectors: NDArray[np.float32], queries: Queries) -> None:
-        """Raise when a score, or a sum on the way to it, may not fit into float32."""
-        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-        largest = self.largest_norm
-        if self.similarity == "euclidean":
-            reached = 2 * (norms + largest) ** 2
-        else:
-            reached = norms * largest
-        bad = np.flatnonzero(reached >= np.finfo(np.float32).max)
-        if len(bad):
-            raise NonFiniteError(
-                f"{self.path}: query {queries.ids[int(bad[0])]!r} has length {norms[bad[0]]:.3g}, "
-                f"documents have up to {largest:.3g}: scores do not fit into float32; scale the "
-                "vectors down, or use an encoder of cosine similarity"
-            )
-
-
-def _id_of(index: DenseIndex, before: int, row: int) -> str:
-    return index.ids[before + row]
 
 
 def settings_of(engine: str, similarity: Similarity, dim: int, storage: str) -> dict[str, Any]:

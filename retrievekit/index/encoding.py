@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,17 @@ from retrievekit.headway import following
 from retrievekit.index.documents import DocumentWriter
 from retrievekit.index.given import GivenVectors
 from retrievekit.index.once import Once
-from retrievekit.index.storage import rounded, widened
+from retrievekit.index.storage import VectorWriter
 from retrievekit.protocols import Encoder, Similarity
 from retrievekit.store.segment import SegmentReader, SegmentWriter
 
+if TYPE_CHECKING:
+    from retrievekit.index.dense import DenseIndex
+
 log = logging.getLogger(__name__)
+
+COPIED_AT_A_TIME = 1 << 14
+"""Vectors that a merge copies at once."""
 
 GIVEN = "vectors_given"
 """Among a segment's details: vectors were given, so hashes cover them besides the words."""
@@ -37,16 +44,43 @@ def inherit_given(segment: SegmentWriter, source: SegmentReader) -> None:
         segment.details[GIVEN] = True
 
 
+def copy_vectors(
+    segment: SegmentWriter,
+    stored: VectorWriter,
+    index: DenseIndex,
+    change: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
+) -> None:
+    """Copy the vectors of an index's live documents.
+
+    Args:
+        segment: The segment that is written.
+        stored: Its vectors.
+        index: The index.
+        change: What is made of float32 ``(n, d)``; nothing by default.
+    """
+    before = 0
+    for old, vectors in zip(index.segments, index.stored, strict=True):
+        inherit_given(segment, old)
+        for start in range(0, len(old.live), COPIED_AT_A_TIME):
+            part = vectors.take(old.live[start : start + COPIED_AT_A_TIME])
+            stored.append(part if change is None else change(part), partial(_id_of, index, before))
+            before += len(part)
+
+
+def _id_of(index: DenseIndex, before: int, row: int) -> str:
+    return index.ids[before + row]
+
+
 def write_segment(
     segment: SegmentWriter,
     documents: DocumentWriter,
     chunks: Iterable[Corpus],
+    stored: VectorWriter,
     encoder: Encoder,
     similarity: Similarity,
-    dtype: np.dtype[Any],
     *,
     progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, float]:
+) -> None:
     """Encode documents and write their vectors; what was cut or says nothing is told once.
 
     Args:
@@ -54,18 +88,13 @@ def write_segment(
         documents: Where ids and words are written.
         chunks: The documents, each chunk encoded in one call and, unless the vectors are given,
             kept as one shard.
+        stored: Where vectors are written; it is finished by the caller.
         encoder: Encodes title and text joined by one blank.
         similarity: Under ``cosine`` vectors are normalised.
-        dtype: How they are stored.
         progress: Called with documents done.
-
-    Returns:
-        The length of the longest vector.
     """
-    largest = 0.0
     cuts = Cuts()
     wordless, zero = _Noted("without words"), _Noted("whose vector is all zeros")
-    stored = segment.array("vectors", dtype, (encoder.dim,))
     given = isinstance(encoder, GivenVectors)
     if given:
         segment.details[GIVEN] = True
@@ -83,29 +112,14 @@ def write_segment(
         zero.add(np.asarray(~vectors.any(axis=1)), chunk)
         if similarity == "cosine":
             vectors = normalised(vectors)
-        kept = rounded(vectors, dtype, chunk.ids.__getitem__)
-        largest = max(largest, longest(widened(kept)))
-        stored.append(kept)
+        stored.append(vectors, chunk.ids.__getitem__)
         # Vectors that were given are content of their own; others follow from encoder and text.
-        documents.add(chunk, [row.tobytes() for row in kept] if given else None)
+        documents.add(chunk, [row.tobytes() for row in vectors] if given else None)
         progress(documents.documents)
     cuts.tell()
     wordless.tell("their vectors say nothing of them, but are found like any other's")
-    zero.tell("under dot and cosine they score 0, above whatever scores below 0")
-    return {"largest_norm": largest}
-
-
-def longest(vectors: NDArray[np.float32]) -> float:
-    """The length of the longest vector.
-
-    Args:
-        vectors: float32 ``(n, d)``.
-
-    Returns:
-        The length, 0 when there is none.
-    """
-    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-    return float(np.sqrt(squares.max(initial=0)))
+    if similarity != "euclidean":
+        zero.tell(f"under {similarity} they score 0, above whatever scores below 0")
 
 
 class _Noted:
@@ -147,7 +161,13 @@ def document_vectors(
         return checked_vectors(vectors, len(part), encoder, "document", part.ids)
 
     def encoded() -> dict[str, NDArray[Any]]:
-        return {"vectors": checked(encoder.encode_document(texts))}
+        try:
+            vectors = encoder.encode_document(texts)
+        except NonFiniteError as why:
+            if why.row is None:
+                raise
+            raise NonFiniteError(f"document {part.ids[why.row]!r}: {why}", why.row) from why
+        return {"vectors": checked(vectors)}
 
     return checked(once.arrays(texts, encoded)["vectors"])
 

@@ -18,13 +18,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from retrievekit.corpus import Corpus, Document
 from retrievekit.errors import DataError, DuplicateIdError, IndexExistsError
 from retrievekit.index.documents import document_chunks
 from retrievekit.index.lucene_jvm import Java, java_errors
 from retrievekit.index.lucene_settings import english_analyzer, similarity
 from retrievekit.index.quantised import Quantisation
-from retrievekit.index.weights import GivenWeights, stored
+from retrievekit.index.weights import GivenWeights, stored, tell_error
 from retrievekit.protocols import Progress
 from retrievekit.store.files import files_in_use
 
@@ -263,14 +265,16 @@ def write_impacts(
     """
     chunks, expected = document_chunks(given.documents())
     levels: float = card["levels"]
-    total = Quantisation()
+    total, weight = Quantisation(), 0.0
 
     def contents() -> Iterator[tuple[str, str]]:
-        nonlocal total
+        nonlocal total, weight
         for done, part in _counted(chunks):
-            rows, counts = stored(given.next(part), levels, part)
+            weights = given.next(part)
+            rows, counts = stored(weights, levels, part)
             yield from impact_contents(part, rows)
             total += counts
+            weight += float(weights.weights.sum(dtype=np.float64))
             if progress is not None:
                 progress(done, expected)
 
@@ -279,11 +283,7 @@ def write_impacts(
         writer = LuceneWriter(java, folder, analyzer, scoring, feedback=False, store_text=False)
         writer.write(contents())
         writer.finish({**card, "quantisation": total.to_dict()})
-    log.info(
-        "%d weights in steps of 1/%g: error at most %.3g, %.3g on average; %d below half a step "
-        "were left out",
-        total.weights, levels, total.max_error, total.mean_error, total.dropped,
-    )  # fmt: skip
+    tell_error(total, weight, levels, "impact index")
 
 
 def _counted(chunks: Iterable[Corpus]) -> Iterator[tuple[int, Corpus]]:

@@ -77,6 +77,8 @@ class _Feedback(Stage[Run, Queries]):
 
     def __post_init__(self) -> None:
         """Check that the index has what feedback needs."""
+        if getattr(self.index, "kind", None) != "lucene":
+            raise DataError(f"{type(self).__name__} asks a LuceneIndex; this is {self.index!r}")
         if self.index.scoring != "bm25":
             raise FormError(f"{type(self).__name__} is feedback on words; {self.index} has none")
         if not self.index.card.get("feedback", True):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retrievekit.candidates import Candidates
+from retrievekit.errors import DataError
 from retrievekit.index.results import check_k
 from retrievekit.queries import Queries
 from retrievekit.run import Run
@@ -27,9 +28,11 @@ class Searcher(Stage[Queries, Run]):
         where: A condition on metadata that hits must satisfy, or None.
         candidates: For each query the only documents that it may have as hits, or None.
         threads: Threads to use; all cores by default.
+        device: Where to search, for the kinds of index that can do so elsewhere than on the
+            processor; by default where the index says.
 
     Raises:
-        DataError: k is no whole number of at least 1.
+        DataError: k is no whole number of at least 1, or the index knows no devices.
     """
 
     index: Index
@@ -37,18 +40,30 @@ class Searcher(Stage[Queries, Run]):
     where: Condition | None = None
     candidates: Candidates | None = None
     threads: int | None = knob(None)
+    device: str | None = knob(None)
 
     takes = Queries
     gives = Run
 
     def __post_init__(self) -> None:
-        """Check k."""
+        """Check k, and that a device is asked only of who knows of such."""
         check_k(self.k)
+        if self.device is not None and not self.index.on_devices:
+            raise DataError(
+                f"an index of kind {self.index.kind!r} is searched on the processor; leave out "
+                f"device={self.device!r}"
+            )
 
     def apply(self, batch: Queries) -> Run:
         """Search for each query."""
+        elsewhere = {} if self.device is None else {"device": self.device}
         return self.index.search(
-            batch, self.k, where=self.where, candidates=self.candidates, threads=self.threads
+            batch,
+            self.k,
+            where=self.where,
+            candidates=self.candidates,
+            threads=self.threads,
+            **elsewhere,
         )
 
     @property

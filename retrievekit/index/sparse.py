@@ -158,17 +158,19 @@ class SparseIndex(PostingsIndex):
             The index, opened.
 
         Raises:
-            DataError: A weight is below 0, or a document cannot be used; names the document.
+            DataError: A weight is below 0, or a document cannot be used; names the document. Or the
+                encoder knows none of the terms.
             NonFiniteError: A weight is NaN or infinite; names the document.
             ParseError: A file is not of its form.
         """
+        tokens = None if encoder is None else encoder.tokens
         if isinstance(source, str | Path):
             read = registry.resolve("reader", "term-weights")
-            given = GivenWeights(read(Path(source), ids=ids, vocabulary=vocabulary))
+            given = GivenWeights(read(Path(source), ids=ids, vocabulary=vocabulary), tokens)
         elif ids is not None or vocabulary is not None:
             raise DataError("ids and vocabulary go with an .npz file")
         else:
-            given = GivenWeights(source)
+            given = GivenWeights(source, tokens)
         return cls._created(
             given.documents(),
             path,
@@ -244,7 +246,7 @@ class SparseIndex(PostingsIndex):
     ) -> dict[str, Any]:
         """Weigh documents and write their postings as a new segment; what was lost is told once."""
         shards = (part for chunk in chunks for part in chunk.chunks(SHARD))
-        return write_weights(
+        counts = write_weights(
             segment,
             documents,
             shards,
@@ -255,6 +257,9 @@ class SparseIndex(PostingsIndex):
             block_postings=self.block_postings,
             progress=progress,
         )
+        if self._given is not None:
+            self._given.check_known(self.path)
+        return counts
 
     def _weigher(self, segment: SegmentWriter) -> Callable[[Corpus], WeightedTerms]:
         """What gives the weights of some documents."""

@@ -29,6 +29,9 @@ from retrievekit.vectors import SparseVectors, WeightedTerms, check_kind
 
 log = logging.getLogger(__name__)
 
+COARSE = 0.01
+"""Share of the weights' sum that may be lost to whole numbers without a warning."""
+
 
 def write_weights(
     segment: SegmentWriter,
@@ -60,7 +63,7 @@ def write_weights(
     """
     scratch = Path(tempfile.mkdtemp(prefix="spill-", dir=segment.folder))
     postings = PostingsBuilder(segment, scratch, block_postings=block_postings)
-    cuts, total, empty = Cuts(), Quantisation(), 0
+    cuts, total, empty, weight = Cuts(), Quantisation(), 0, 0.0
     for part in chunks:
 
         def told(n: int, before: int = documents.documents) -> None:
@@ -73,6 +76,7 @@ def write_weights(
             postings.add(row)
             empty += not row
         total += counts
+        weight += float(weights.weights.sum(dtype=np.float64))
         documents.add(part, [_bytes(row) for row in rows] if hashed else None)
         progress(documents.documents)
     segment.put("values", postings.finish())
@@ -81,12 +85,28 @@ def write_weights(
     if empty:
         log.warning("%s: %d documents have no weights and are never found", where, empty)
     if levels is not None and total.weights:
-        log.info(
-            "%s: %d weights in steps of 1/%g: error at most %.3g, %.3g on average; %d below half a "
-            "step were left out",
-            where, total.weights, levels, total.max_error, total.mean_error, total.dropped,
-        )  # fmt: skip
+        tell_error(total, weight, levels, str(where))
     return total.to_dict()
+
+
+def tell_error(total: Quantisation, weight: float, levels: float, where: str) -> None:
+    """Log how far whole numbers are from the weights that came, and warn where that is far.
+
+    Args:
+        total: What became of the weights.
+        weight: Their sum.
+        levels: Levels per unit of weight.
+        where: The index.
+    """
+    coarse = total.error_sum > COARSE * weight
+    log.log(
+        logging.WARNING if coarse else logging.INFO,
+        "%s: %d weights in steps of 1/%g: error at most %.3g, %.3g on average; %d below half a "
+        "step were left out%s",
+        where, total.weights, levels, total.max_error, total.mean_error, total.dropped,
+        f". That is {total.error_sum / weight:.1%} of their sum: give more levels" if coarse
+        else "",
+    )  # fmt: skip
 
 
 def _bytes(row: Mapping[str, int]) -> bytes:
@@ -212,10 +232,17 @@ class GivenWeights:
 
     Args:
         source: Documents with their weights by term.
+        tokens: The terms that the queries' encoder knows; None where there is no encoder.
     """
 
-    def __init__(self, source: Iterable[tuple[Document, Mapping[str, float]]]) -> None:
+    def __init__(
+        self,
+        source: Iterable[tuple[Document, Mapping[str, float]]],
+        tokens: Iterable[str] | None = None,
+    ) -> None:
         self._source = source
+        self._tokens = None if tokens is None else frozenset(tokens)
+        self._terms = self._strangers = 0
         self._waiting: deque[tuple[str, Mapping[str, float]]] = deque()
 
     def documents(self) -> Iterator[Document]:
@@ -241,6 +268,9 @@ class GivenWeights:
                 )
             document, weights = item
             _check(document.doc_id, weights)
+            if self._tokens is not None:
+                self._terms += len(weights)
+                self._strangers += len(weights.keys() - self._tokens)
             self._waiting.append((document.doc_id, weights))
             yield document
 
@@ -264,11 +294,40 @@ class GivenWeights:
             rows.append(weights)
         return WeightedTerms.from_dicts(rows)
 
+    def check_known(self, where: Path) -> None:
+        """Tell of terms that no query can hold.
+
+        Args:
+            where: The index, for the message.
+
+        Raises:
+            DataError: The encoder knows none of the terms that came.
+        """
+        if not self._strangers:
+            return
+        if self._strangers == self._terms:
+            raise DataError(
+                f"{where}: the encoder knows none of the terms that were given, so that no query "
+                "would find anything; it weighs by another vocabulary"
+            )
+        log.warning(
+            "%s: %d of %d weights are of terms that the encoder does not know; no query of it "
+            "will use them",
+            where, self._strangers, self._terms,
+        )  # fmt: skip
+
 
 def _check(doc_id: str, weights: Mapping[str, float]) -> None:
     for term in weights:
         if not isinstance(term, str):
             raise DataError(f"document {doc_id!r}: the term {term!r} is not a string")
+    try:
+        "".join(weights).encode("utf-8")
+    except UnicodeEncodeError as why:
+        raise DataError(
+            f"document {doc_id!r}: a term holds a lone surrogate ({why.object[why.start]!r}); it "
+            "is not valid Unicode"
+        ) from why
     given = check_kind(list(weights.values()), "iuf", f"the weights of document {doc_id!r}")
     with np.errstate(over="ignore"):
         bad = np.flatnonzero(~np.isfinite(given.astype(np.float32)))

@@ -133,8 +133,10 @@ class StoredCorpus(Corpus):
         """Consecutive parts of at most `size` documents."""
         for start in range(0, len(self.ids), size):
             stop = min(start + size, len(self.ids))
-            part = Ids.from_arrow(self.ids.arrow.slice(start, size))
-            yield Corpus(part, self._rows(start, stop))
+            ids = Ids.from_arrow(self.ids.arrow.slice(start, size))
+            part = Corpus(ids, self._rows(start, stop))
+            part.window = self.window
+            yield part
 
 
 def check_metadata(segments: Sequence[SegmentReader]) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from retrievekit.corpus import Corpus, Document
 from retrievekit.errors import DataError, DuplicateIdError, StoreError, UnknownNameError
-from retrievekit.index.base import Index
+from retrievekit.index.base import PASSAGES, Index
 from retrievekit.index.documents import (
     DocumentWriter,
     TemporaryFolder,
@@ -31,10 +31,11 @@ from retrievekit.index.documents import (
     hash_sum,
     in_parts_of,
 )
-from retrievekit.index.lookup import rows_in
+from retrievekit.index.lookup import passages_in, rows_in
 from retrievekit.index.merging import Merge, crowded
 from retrievekit.index.words import check_metadata
 from retrievekit.protocols import Progress
+from retrievekit.splitting import PARENT, split_documents
 from retrievekit.store.commit import Transaction
 from retrievekit.store.files import Files, naming_space
 from retrievekit.store.manifest import Manifest, read_manifest
@@ -64,6 +65,10 @@ class IndexWriter:
     """One update of an index, from the lock to the commit.
 
     Used as a context manager: leaving it commits, leaving it by an exception rolls back.
+
+    An index of passages is kept by documents: whole ones are cut as those before them were, ids are
+    those of documents, and what is replaced or deleted goes with all its passages. Passages that
+    were cut by the same window are taken as they are.
 
     Args:
         index: The index, whose settings and encoder are used; the update starts from the
@@ -128,10 +133,11 @@ class IndexWriter:
             progress: Called with documents done and in all.
 
         Returns:
-            How many were added.
+            How many were added; passages, in an index of passages.
 
         Raises:
             DuplicateIdError: An id is in the index already; nothing of `source` is added.
+            DataError: A document cannot be used, or passages were cut by another window.
         """
         return self._write(source, progress, upsert=False)
 
@@ -145,7 +151,10 @@ class IndexWriter:
             progress: Called with documents done and in all.
 
         Returns:
-            How many were written.
+            How many were written; passages, in an index of passages.
+
+        Raises:
+            DataError: A document cannot be used, or passages were cut by another window.
         """
         return self._write(source, progress, upsert=True)
 
@@ -159,12 +168,13 @@ class IndexWriter:
         """Delete documents, by id or by a condition on their metadata.
 
         Args:
-            ids: Their ids; one that comes twice counts once.
-            where: A condition; what satisfies it is deleted too.
+            ids: Their ids; one that comes twice counts once. In an index of passages a document
+                goes with all its passages.
+            where: A condition; what satisfies it is deleted too, passages one by one.
             missing: What to do about ids that are not in the index.
 
         Returns:
-            How many were deleted.
+            How many were deleted; passages, in an index of passages.
 
         Raises:
             DataError: `ids` is a single string or holds what is none, or `missing` is neither word.
@@ -184,7 +194,7 @@ class IndexWriter:
             raise UnknownNameError(
                 f"{self.index.path}: {len(absent)} of {len(wanted)} ids to delete are not in the "
                 f"index, such as {absent[:3]}; nothing was deleted (missing='ignore' passes over "
-                "them)"
+                f"them{self._hint})"
             )
         if where is not None:
             hidden, _ = self._view(self._segments).hidden(where)
@@ -194,6 +204,11 @@ class IndexWriter:
                 places[segment.record.name] = np.union1d(before, rows)
         self._bury(places)
         return sum(len(rows) for rows in places.values())
+
+    @property
+    def _hint(self) -> str:
+        passages = "; the index holds passages, and is kept by the ids of their documents"
+        return "" if self.index.window is None else passages
 
     def compact(self, *, wait: bool = True) -> None:
         """Merge all segments into one and leave deleted documents behind; no answer changes.
@@ -313,7 +328,7 @@ class IndexWriter:
     ) -> int:
         self._check_open()
         self._prepared = False
-        chunks, total = document_chunks(source)
+        chunks, total = document_chunks(self._alike(source))
         fresh: list[_Fresh] = []
         replaced: dict[str, Rows] = {}
         known = self._looked_up(chunks, fresh, replaced, upsert=upsert)
@@ -337,6 +352,25 @@ class IndexWriter:
             self._append(made)
         self._bury(replaced)
         return done
+
+    def _alike(self, source: Corpus | Iterable[Document]) -> Corpus | Iterable[Document]:
+        """Documents as the index keeps them: whole, or cut by its window."""
+        mine, given = self.index.window, getattr(source, "window", None)
+        if given == mine:
+            return source
+        if mine is None:
+            if len(self.index) and PARENT not in self.index.metadata.column_names:
+                raise DataError(
+                    f"{self.index.path}: holds whole documents, and these are passages; add the "
+                    "documents, or build an index of passages beside it"
+                )
+            return source
+        if given is not None:
+            raise DataError(
+                f"{self.index.path}: holds passages cut by {mine}, and these were cut by {given}; "
+                "add the whole documents, which are cut as those in the index were"
+            )
+        return split_documents(source, **mine.to_dict())
 
     def _segment_of(
         self,
@@ -375,6 +409,8 @@ class IndexWriter:
                         f"{self.index.path}: document {ids[twice[0]]!r} comes twice in this batch; "
                         "nothing of it was added"
                     )
+            if self.index.window is not None:
+                ids = list(dict.fromkeys(chunk.table.column(PARENT).to_pylist()))
             places, absent = self._places(ids)
             if places and not upsert:
                 unknown = set(absent)
@@ -384,12 +420,21 @@ class IndexWriter:
                     "of this batch was added (upsert replaces it)"
                 )
             for name, rows in places.items():
-                replaced[name] = np.concatenate([replaced.get(name, rows[:0]), rows])
+                # A document whose passages lie in two chunks is found twice.
+                replaced[name] = np.union1d(replaced.get(name, rows[:0]), rows)
             yield chunk
 
     def _places(self, ids: list[str]) -> tuple[dict[str, Rows], list[str]]:
-        """Live rows of ids by segment, and the ids that are not there."""
+        """Live rows of documents by segment, and the ids that are not there."""
         places: dict[str, Rows] = {}
+        if self.index.window is not None:
+            known = np.zeros(len(ids), np.bool_)
+            for segment in self._segments:
+                rows, found = passages_in(segment, ids)
+                if len(rows):
+                    places[segment.record.name] = rows
+                known |= found
+            return places, [doc_id for doc_id, there in zip(ids, known, strict=True) if not there]
         for segment in reversed(self._segments):
             if not ids:
                 break
@@ -529,6 +574,9 @@ def create(
         LockedError: Another process is writing there.
     """
     limit = _segment_limit(memory_budget)
+    window = getattr(source, "window", None)
+    if window is not None:
+        empty = replace(empty, settings={**empty.settings, PASSAGES: window.to_dict()})
     folder = Path(tempfile.mkdtemp(prefix="retrievekit-") if path is None else path)
     try:
         with naming_space(folder):

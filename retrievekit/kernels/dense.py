@@ -1,10 +1,11 @@
-"""Exact dense search: a fast pass proposes, a fixed-order pass decides.
+"""Exact scores of pairs: proposals are scored again in one fixed order, and the best are kept.
 
-A matrix product is fast, but its rounding depends on the shapes it was called with, and the fastest
-one works on halved precision. So it only proposes: `sift` keeps every document whose approximate
-score, given the largest error that it can have, may belong to the k best. Each of those is then
-scored pair by pair in float64, in one fixed order, and rounded once to float32. The answer for a
-query cannot depend on its companions, nor on the precision of the fast pass.
+Whatever proposed them (`retrievekit.kernels.proposals`), each pair is scored in float64, in one
+fixed order, and rounded once to float32. The answer for a query cannot depend on its companions,
+nor on the precision of the fast pass.
+
+Stored vectors come as pairs ``(vectors, steps)``: float32 ``(n, d)``, or int16, the bits of
+float16, or int8, whole numbers of steps; and the steps, float32 ``(d,)``, empty but for int8.
 """
 
 from __future__ import annotations
@@ -16,233 +17,12 @@ from numpy.typing import NDArray
 
 from retrievekit.kernels.compiling import compiled, reordered
 from retrievekit.kernels.select import BUCKETS, CHUNK, collect, sort_key
+from retrievekit.kernels.widths import widen_row
 
-LANES = 64
-"""Queries whose scores of one document are looked at together."""
-
-ROOM = 128
-"""Proposals that a query takes, at least, before its floor is raised again."""
+Stored = tuple[NDArray[Any], NDArray[np.float32]]
 
 INSERTED = 64
 """So many best are kept in order by insertion; more of them are sorted."""
-
-
-@compiled
-def to_bfloat16(vectors: NDArray[np.float32], halves: NDArray[np.int16]) -> float:
-    """Round float32 to bfloat16, to the nearest, ties to even.
-
-    Args:
-        vectors: Finite float32 ``(n, d)``.
-        halves: int16 ``(n, d)``, the bits of the result, written.
-
-    Returns:
-        The largest Euclidean norm of a row of differences, exact to a few units of float64.
-    """
-    bits = vectors.view(np.uint32)
-    back = np.empty(vectors.shape[1], np.uint32)
-    floats = back.view(np.float32)
-    largest = 0.0
-    for row in range(len(vectors)):
-        for i in range(vectors.shape[1]):
-            b = bits[row, i]
-            b = np.uint32(b + np.uint32(0x7FFF) + ((b >> np.uint32(16)) & np.uint32(1)))
-            b = np.uint32(b >> np.uint32(16))
-            halves[row, i] = np.int16(b)
-            back[i] = np.uint32(b << np.uint32(16))
-        squares = 0.0
-        for i in range(vectors.shape[1]):
-            difference = np.float64(vectors[row, i]) - np.float64(floats[i])
-            squares += difference * difference
-        largest = max(largest, squares)
-    return float(np.sqrt(largest))
-
-
-@compiled
-def proposal(bits: np.int64, row: np.int64) -> np.uint64:
-    """One entry of what `sift` keeps: the approximate score above, the row below.
-
-    Args:
-        bits: The score's float32 bits in the order of the numbers, from ``-2**31``.
-        row: The row, from 0.
-
-    Returns:
-        The entry; of two entries the larger has the larger score.
-    """
-    return (np.uint64(bits + 2147483648) << np.uint64(32)) | np.uint64(row)
-
-
-@compiled
-def raised(
-    found: NDArray[np.uint64], n: int, k: int, margin: np.float32, slack: float
-) -> tuple[int, int]:
-    """Drop proposals that cannot belong to the k best.
-
-    With T the k-th best approximate score, what scores less than ``T - margin - slack * |T|`` is
-    dropped; see `sift`.
-
-    Args:
-        found: uint64 ``(room,)``, the first n are proposals; those kept come first afterwards.
-        n: How many there are, at least k.
-        k: Hits wanted, at least 1.
-        margin: Twice the largest error of an approximate score, float32.
-        slack: The part of ``|T|`` that rounding the scores themselves may cost.
-
-    Returns:
-        How many are kept, and the bits of the floor, in the order of the numbers.
-    """
-    bits = np.empty(1, np.int32)
-    floats = bits.view(np.float32)
-    kth = np.int64(np.partition(found[:n], n - k)[n - k] >> np.uint64(32)) - 2147483648
-    bits[0] = kth ^ ((kth >> 31) & 0x7FFFFFFF)
-    best = np.float64(floats[0])
-    floats[0] = np.float32(best - np.float64(margin) - slack * abs(best))
-    floor = np.int64(bits[0])
-    floor = (floor ^ ((floor >> 31) & 0x7FFFFFFF)) - 1  # one less: rounding may have gone up
-    least = proposal(max(floor, np.int64(-2147483648)), np.int64(0))
-    kept = 0
-    for i in range(n):
-        if found[i] >= least:
-            found[kept] = found[i]
-            kept += 1
-    return kept, int(floor)
-
-
-@compiled
-def sift(
-    block: NDArray[np.signedinteger],
-    first: int,
-    hidden: NDArray[np.bool_],
-    cursors: NDArray[np.int64],
-    stops: NDArray[np.int64],
-    allowed: NDArray[np.int32],
-    base: int,
-    k: int,
-    margins: NDArray[np.float32],
-    slack: float,
-    floors: NDArray[np.signedinteger],
-    found: NDArray[np.uint64],
-    counts: NDArray[np.int64],
-    limits: NDArray[np.int64],
-) -> None:
-    """Keep of a block every document that may belong to a query's k best.
-
-    Let an approximate score err by e at most before it is rounded to the block's precision, and let
-    that rounding be monotone. k documents reach T, so the exact k-th best score is at least
-    ``T - e`` less T's rounding. A document whose score is below ``T - 2 e`` less both roundings is
-    worse than that, and is dropped; every other is kept, so the k best are among those kept, ties
-    included. When there are too many of them for the room, the query is given up: ``counts`` is -1.
-
-    Args:
-        block: Bits of approximate scores, ``(m, nq)``: int32 of float32, or int16 of bfloat16.
-        first: Row of the first document within its segment.
-        hidden: bool ``(documents of the segment,)`` of rows that are no hits, or ``(0,)``.
-        cursors: int64 ``(nq,)``, where each query's allowed rows reach `first`, updated; ``(0,)``
-            when no query has rows of its own.
-        stops: int64 ``(nq,)``, where they end.
-        allowed: int32 ``(pairs,)``, rows that each query may have, ascending within a query.
-        base: Rows of the segments before.
-        k: Hits wanted, at least 1.
-        margins: float32 ``(nq,)``, twice e.
-        slack: A bound on both roundings together, as a part of ``|T|``.
-        floors: ``(nq,)`` of the block's type, bits from which scores are taken, in the order of the
-            numbers; updated, and at first the type's least value.
-        found: uint64 ``(nq, room)``, see `proposal`; updated.
-        counts: int64 ``(nq,)``, how many are kept, -1 where given up; updated.
-        limits: int64 ``(nq,)``, at how many the floor is raised; updated.
-    """
-    m, nq = block.shape
-    half = block.itemsize == 2
-    for i in range(m):
-        row = first + i
-        if len(hidden) and hidden[row]:
-            continue
-        for start in range(0, nq, LANES):
-            scores = block[i, start : start + LANES]
-            reach = floors[start : start + LANES]
-            # The comparison stays in the block's own width, so that many go into one register.
-            if half:
-                any16 = np.int16(0)
-                for j in range(len(scores)):
-                    x = np.int16(scores[j])
-                    sign = np.int16(np.int16(x >> np.int16(15)) & np.int16(0x7FFF))
-                    any16 |= np.int16(np.int16(x ^ sign) >= np.int16(reach[j]))
-                if any16 == 0:
-                    continue
-            else:
-                any32 = np.int32(0)
-                for j in range(len(scores)):
-                    y = np.int32(scores[j])
-                    mask = np.int32(np.int32(y >> np.int32(31)) & np.int32(0x7FFFFFFF))
-                    any32 |= np.int32(np.int32(y ^ mask) >= np.int32(reach[j]))
-                if any32 == 0:
-                    continue
-            for j in range(len(scores)):
-                bits = np.int64(scores[j])
-                if half:
-                    bits <<= 16
-                bits ^= (bits >> 31) & 0x7FFFFFFF
-                q = start + j
-                if (bits >> 16 if half else bits) < reach[j] or counts[q] < 0:
-                    continue
-                if len(cursors):
-                    at = cursors[q]
-                    while at < stops[q] and allowed[at] < row:
-                        at += 1
-                    cursors[q] = at
-                    if at == stops[q] or allowed[at] != row:
-                        continue
-                n = counts[q]
-                found[q, n] = proposal(bits, np.int64(base + row))
-                counts[q] = n + 1
-                if n + 1 < limits[q]:
-                    continue
-                kept, floor = raised(found[q], n + 1, k, margins[q], slack)
-                floors[q] = floor >> 16 if half else floor
-                more = max(ROOM, k)
-                counts[q] = kept if kept + more <= found.shape[1] else -1
-                limits[q] = kept + more
-
-
-@compiled
-def settle(
-    found: NDArray[np.uint64],
-    counts: NDArray[np.int64],
-    k: int,
-    margins: NDArray[np.float32],
-    slack: float,
-) -> None:
-    """Drop proposals that fell below the last floor.
-
-    Args:
-        found: uint64 ``(nq, room)``, as `sift` left them; updated.
-        counts: int64 ``(nq,)``, how many each query has; updated.
-        k: Hits wanted, at least 1.
-        margins: float32 ``(nq,)``, as for `sift`.
-        slack: As for `sift`.
-    """
-    for q in range(len(counts)):
-        if counts[q] >= k:
-            counts[q] = raised(found[q], counts[q], k, margins[q], slack)[0]
-
-
-@compiled
-def widen(halves: NDArray[np.int16], bits: NDArray[np.uint32], floats: NDArray[np.float32]) -> None:
-    """Write float16 as float32, exactly.
-
-    Exponent and fraction are moved to their places, which leaves the number 2**112 too small, for
-    the exponents' biases differ by 112; multiplying makes up for that, for subnormal numbers too.
-
-    Args:
-        halves: int16 ``(d,)``, the bits of finite float16.
-        bits: uint32 ``(d,)``, written.
-        floats: The same as float32 ``(d,)``.
-    """
-    for i in range(len(halves)):
-        half = np.uint32(halves[i])
-        magnitude = np.uint32((half & np.uint32(0x7FFF)) << np.uint32(13))
-        bits[i] = magnitude | np.uint32((half & np.uint32(0x8000)) << np.uint32(16))
-    for i in range(len(halves)):
-        floats[i] *= np.float32(2.0**112)
 
 
 @compiled
@@ -350,7 +130,7 @@ def near_scores(
 @compiled
 def estimate(
     queries: NDArray[np.float32],
-    vectors: NDArray[np.float32] | NDArray[np.int16],
+    stored: Stored,
     euclidean: bool,
     base: int,
     rows: NDArray[np.int32],
@@ -360,12 +140,13 @@ def estimate(
 
     Args:
         queries: float32 ``(nq, d)``.
-        vectors: float32 ``(documents of the segment, d)``, or int16, the bits of float16.
+        stored: Vectors ``(documents of the segment, d)`` and steps, see above.
         euclidean: Whether the score is minus the squared distance instead of the inner product.
         base: Rows of the segments before.
         rows: int32 ``(nq, m)``, rows counted over all segments, -1 for none.
         scores: float32 ``(nq, m)``, written where the row lies in the segment.
     """
+    vectors, steps = stored
     here, places = np.empty(4, np.int64), np.empty(4, np.int64)
     bits = np.empty(vectors.shape[1], np.uint32)
     floats = bits.view(np.float32)
@@ -375,8 +156,8 @@ def estimate(
             row = rows[q, i] - base
             if not 0 <= row < len(vectors):
                 continue
-            if vectors.itemsize == 2:
-                widen(vectors[row], bits, floats)
+            if vectors.itemsize < 4:
+                widen_row(vectors[row], steps, bits, floats)
                 scores[q, i] = near_score(queries[q], floats, euclidean)
                 continue
             here[n], places[n] = row, i
@@ -397,7 +178,7 @@ def narrow(
     k: int,
     margins: NDArray[np.float32],
 ) -> None:
-    """Drop proposals that cannot belong to the k best; see `sift`.
+    """Drop proposals that cannot belong to the k best; see `retrievekit.kernels.proposals.sift`.
 
     Args:
         rows: int32 ``(nq, m)``, -1 for none; -1 is written for those dropped.
@@ -424,7 +205,7 @@ def narrow(
 @compiled
 def rescore(
     queries: NDArray[np.float32],
-    vectors: NDArray[np.float32] | NDArray[np.int16],
+    stored: Stored,
     euclidean: bool,
     base: int,
     ranks: NDArray[np.int32],
@@ -435,13 +216,14 @@ def rescore(
 
     Args:
         queries: float32 ``(nq, d)``.
-        vectors: float32 ``(documents of the segment, d)``, or int16, the bits of float16.
+        stored: Vectors ``(documents of the segment, d)`` and steps, see above.
         euclidean: Whether the score is minus the distance instead of the inner product.
         base: Rows of the segments before.
         ranks: int32 ``(documents of the segment,)``, by row the rank of its id among all live ones.
         rows: int32 ``(nq, m)``, rows counted over all segments, -1 for none.
         keys: uint64 ``(nq, m)``, written where the row lies in the segment.
     """
+    vectors, steps = stored
     query, terms = np.empty(queries.shape[1]), np.empty(queries.shape[1])
     bits = np.empty(vectors.shape[1], np.uint32)
     floats = bits.view(np.float32)
@@ -451,8 +233,8 @@ def rescore(
         for i in range(rows.shape[1]):
             row = rows[q, i] - base
             if 0 <= row < len(vectors):
-                if vectors.itemsize == 2:
-                    widen(vectors[row], bits, floats)
+                if vectors.itemsize < 4:
+                    widen_row(vectors[row], steps, bits, floats)
                     score = pair_score(query, floats, euclidean, terms)
                 else:
                     score = pair_score(query, vectors[row], euclidean, terms)
@@ -496,7 +278,7 @@ def keep_best(
 @compiled
 def search_among(
     queries: NDArray[np.float32],
-    vectors: NDArray[np.float32] | NDArray[np.int16],
+    stored: Stored,
     euclidean: bool,
     ranks: NDArray[np.int32],
     allowed_starts: NDArray[np.int64],
@@ -510,7 +292,7 @@ def search_among(
 
     Args:
         queries: float32 ``(nq, d)``.
-        vectors: float32 ``(documents, d)``, or int16, the bits of float16.
+        stored: Vectors ``(documents, d)`` and steps, see above.
         euclidean: Whether the score is minus the distance instead of the inner product.
         ranks: int32 ``(documents,)``, by row the rank of its id among all live documents.
         allowed_starts: int64 ``(nq,)``, where each query's rows begin in the array below.
@@ -520,6 +302,7 @@ def search_among(
         keys: uint64 ``(nq, k)``, the best keys of the segments before, falling; updated.
         counts: int64 ``(nq,)``, how many keys each query has; updated.
     """
+    vectors, steps = stored
     most = 0
     for q in range(len(queries)):
         most = max(most, allowed_stops[q] - allowed_starts[q])
@@ -536,8 +319,8 @@ def search_among(
         query[:] = queries[q]
         own = allowed[allowed_starts[q] : allowed_stops[q]]
         for i in range(len(own)):
-            if vectors.itemsize == 2:
-                widen(vectors[own[i]], bits, floats)
+            if vectors.itemsize < 4:
+                widen_row(vectors[own[i]], steps, bits, floats)
                 scores[i] = pair_score(query, floats, euclidean, terms)
             else:
                 scores[i] = pair_score(query, vectors[own[i]], euclidean, terms)

@@ -20,7 +20,7 @@ from retrievekit.errors import CorruptIndexError
 from retrievekit.index.derived import Derivation
 from retrievekit.index.engines.flat import FlatSearch
 from retrievekit.index.engines.options import defaults
-from retrievekit.index.storage import widened
+from retrievekit.index.storage import VECTORS, Stored
 
 if TYPE_CHECKING:
     from retrievekit.index.dense import DenseIndex
@@ -303,12 +303,12 @@ def derivations(engine: Engine, segment: SegmentReader) -> Iterator[Derivation]:
 
     def native(_: Path) -> dict[str, bytes]:
         trained = segment.native(TRAINED) if learnt else b""
-        return {NATIVE: engine.built(widened(segment["vectors"].all()), trained)}
+        return {NATIVE: engine.built(Stored.of(segment).all(), trained)}
 
     def trained(_: Path) -> dict[str, bytes]:
         return {TRAINED: engine.emptied(segment.native(NATIVE))}
 
-    yield Derivation(("vectors", TRAINED) if learnt else ("vectors",), (NATIVE,), native)
+    yield Derivation((VECTORS, TRAINED) if learnt else (VECTORS,), (NATIVE,), native)
     if learnt:
         yield Derivation((NATIVE,), (TRAINED,), trained)
 

@@ -2,7 +2,7 @@
 
 FAISS takes inner products for ``dot`` and ``cosine`` (over vectors that the index has normalised)
 and squared distances for ``euclidean``; nothing is augmented to turn one into another. FAISS's PCA
-subtracts a mean, which would change inner products: under these it is trained without.
+subtracts a mean, which would change inner products: under these it, and ITQ, learn none.
 
 Training, adding and serialising give the same bytes for the same vectors, whatever the number of
 threads; graphs are built by one thread, because several race for the order of links. Hence a native
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrievekit.errors import DataError, MissingExtraError, UnknownNameError
+from retrievekit.index.engines import opq
 from retrievekit.protocols import Proposer, Similarity
 
 log = logging.getLogger(__name__)
@@ -71,11 +73,20 @@ class FaissEngine:
         self.name = factory
         self.dim = dim
         self.similarity: Similarity = similarity
-        self._empty()
+        self.empty()
         if "IDMap" in factory:
             raise DataError(f"engine {factory!r}: rows are numbered already; leave IDMap out")
 
-    def _empty(self) -> Any:
+    def empty(self) -> Any:
+        """FAISS's index, untrained.
+
+        Returns:
+            The index.
+
+        Raises:
+            UnknownNameError: FAISS knows no such string.
+            DataError: FAISS cannot build it at this dimension or similarity.
+        """
         faiss = faiss_module()
         metric = faiss.METRIC_L2 if self.similarity == "euclidean" else faiss.METRIC_INNER_PRODUCT
         try:
@@ -98,6 +109,12 @@ class FaissEngine:
                     owner, "cp"
                 ):  # FAISS would print what is logged here
                     owner.cp.min_points_per_centroid = 1
+        kind = type(_innermost(index)).__name__
+        if kind == "Index2Layer" or kind.endswith("CoarseQuantizer"):
+            raise DataError(
+                f"engine {self.name!r}: FAISS has it as a part of others only ({kind}); such as "
+                "'IVF256,PQ48x4fs' can be searched"
+            )
         return index
 
     def trained(self, vectors: NDArray[np.float32]) -> bytes | None:
@@ -113,7 +130,7 @@ class FaissEngine:
         Raises:
             DataError: FAISS cannot be trained, though there are many vectors.
         """
-        index = self._empty()
+        index = self.empty()
         if index.is_trained:
             return b""
         for part in _parts(index):
@@ -134,10 +151,16 @@ class FaissEngine:
                 "engine %r: %d vectors to train %d lists on; FAISS recommends at least %d",
                 self.name, len(sample), max(lists), 39 * max(lists),
             )  # fmt: skip
+        # What FAISS points to without holding it stays until it has been trained.
+        held = [
+            opq.prepare(faiss_module(), transform, self.name, len(sample))
+            for transform in _transforms(index)
+        ]
         try:
             if self.similarity != "euclidean":
                 _train_uncentred(index, sample)
             index.train(sample)
+            held.clear()
         except RuntimeError as why:
             said = str(why).rpartition("failed: ")[2] or str(why).rpartition("Error: ")[2]
             if len(vectors) > FEW:
@@ -162,7 +185,7 @@ class FaissEngine:
         Returns:
             The file.
         """
-        index = FaissSegment.opened(memoryview(trained)).native if trained else self._empty()
+        index = FaissSegment.opened(memoryview(trained)).native if trained else self.empty()
         with _threads(1 if _is_graph(index) else None):
             index.add(vectors)
         return _serialized(index)
@@ -227,9 +250,14 @@ class FaissSegment:
             before = faiss.get_deserialization_vector_byte_limit()
             faiss.set_deserialization_vector_byte_limit(4 * len(raw) + 4096)
             try:
-                return cls(faiss.deserialize_index(raw))
+                index = faiss.deserialize_index(raw, faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE)
             finally:
                 faiss.set_deserialization_vector_byte_limit(before)
+        # Tables that are no part of the file, and may be larger than it.
+        for part in _parts(index):
+            if isinstance(part, faiss.IndexIVFPQ):
+                part.precompute_table()
+        return cls(index)
 
     def search(
         self,
@@ -271,23 +299,32 @@ class FaissSegment:
     def _fetch(
         self, queries: NDArray[np.float32], k: int, options: Mapping[str, int], selector: Any
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        parameters = _parameters(self.native, options, selector)
-        scores, rows = self.native.search(queries, k, params=parameters)
+        wanted = parameters(self.native, options, selector)
+        scores, rows = self.native.search(queries, k, params=wanted)
         return rows, scores
 
 
-def _parameters(index: Any, options: Mapping[str, int], selector: Any) -> Any:
-    """FAISS's search parameters for an index type; None where it takes none and none is needed."""
+def parameters(index: Any, options: Mapping[str, int], selector: Any) -> Any:
+    """FAISS's search parameters for an index type.
+
+    Args:
+        index: FAISS's index.
+        options: What `options.settled` gave.
+        selector: FAISS's selector of rows, or None.
+
+    Returns:
+        The parameters; None where it takes none and none is needed.
+    """
     faiss = faiss_module()
     index = faiss.downcast_index(index)
     more = {} if selector is None else {"sel": selector}
     if isinstance(index, faiss.IndexPreTransform):
-        inner = _parameters(index.index, options, selector)
+        inner = parameters(index.index, options, selector)
         if inner is None:
             return None
         return faiss.SearchParametersPreTransform(index_params=inner)
     if isinstance(index, faiss.IndexRefine):
-        inner = _parameters(index.base_index, options, selector)
+        inner = parameters(index.base_index, options, selector)
         return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
     if isinstance(index, faiss.IndexIVF):
         more["nprobe"] = min(options.get("nprobe", 1), index.nlist)
@@ -320,26 +357,41 @@ def _parts(index: Any) -> Iterator[Any]:
                 todo.append(inner)
 
 
+def _innermost(index: Any) -> Any:
+    """An index without transforms before it and refining behind it."""
+    faiss = faiss_module()
+    index = faiss.downcast_index(index)
+    while isinstance(index, (faiss.IndexPreTransform, faiss.IndexRefine)):
+        refined = isinstance(index, faiss.IndexRefine)
+        index = faiss.downcast_index(index.base_index if refined else index.index)
+    return index
+
+
 def _is_graph(index: Any) -> bool:
     return any("HNSW" in type(p).__name__ or "NSG" in type(p).__name__ for p in _parts(index))
 
 
 def _without_polysemous(factory: str) -> str:
-    return repr(",".join(p + "np" if p.startswith("PQ") else p for p in factory.split(",")))
+    return repr(re.sub(r"(?:^|(?<=[,_]))(PQ\d+(?:x\d+)?)(?=,|$)", r"\1np", factory))
 
 
-def _train_uncentred(index: Any, sample: NDArray[np.float32]) -> None:
-    """Train PCA on the vectors and their opposites, whose mean is 0."""
+def _transforms(index: Any) -> list[Any]:
+    """What vectors go through before they reach an index, in this order."""
     faiss = faiss_module()
     index = faiss.downcast_index(index)
     if not isinstance(index, faiss.IndexPreTransform):
-        return
-    for number in range(index.chain.size()):
-        transform = faiss.downcast_VectorTransform(index.chain.at(number))
+        return []
+    chain = index.chain
+    return [faiss.downcast_VectorTransform(chain.at(number)) for number in range(chain.size())]
+
+
+def _train_uncentred(index: Any, sample: NDArray[np.float32]) -> None:
+    """Train what learns a mean on the vectors and their opposites, whose mean is 0."""
+    faiss = faiss_module()
+    for transform in _transforms(index):
         if not transform.is_trained:
-            if not isinstance(transform, faiss.PCAMatrix):
-                return
-            transform.train(np.concatenate([sample, -sample]))
+            learns = isinstance(transform, (faiss.PCAMatrix, faiss.ITQTransform))
+            transform.train(np.concatenate([sample, -sample]) if learns else sample)
         sample = transform.apply(sample)
 
 

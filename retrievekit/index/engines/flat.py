@@ -1,7 +1,7 @@
 """Exact search: every document is scored approximately, those that may be hits exactly.
 
 The fast pass is a matrix product, of bfloat16 where that is faster; its error has a proven bound,
-so what it proposes holds all hits (`retrievekit.kernels.dense.sift`). Their scores are computed
+so what it proposes holds all hits (`retrievekit.kernels.proposals.sift`). Their scores are computed
 pair by pair in one fixed order: no answer depends on the batch, the threads or the processor.
 """
 
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from retrievekit.index.chosen import Allowed
 from retrievekit.index.engines import halves
 from retrievekit.index.results import in_parts
-from retrievekit.index.storage import for_kernels, widened
 
 if TYPE_CHECKING:
     from retrievekit.index.dense import DenseIndex
@@ -144,10 +143,10 @@ class FlatSearch:
         """
         from retrievekit.kernels.dense import estimate, keep_best, narrow, rescore
 
-        segments, ranks = self.index.segments, self.index.ranks
-        for segment, base in zip(segments, self.bases, strict=True):
-            inside = (rows >= base) & (rows < base + segment.record.documents)
-            segment["vectors"].ensure_rows(rows[inside] - base)
+        parts, ranks = self.index.stored, self.index.ranks
+        for stored, base in zip(parts, self.bases, strict=True):
+            inside = (rows >= base) & (rows < base + len(stored))
+            stored.ensure_rows(rows[inside] - base)
         euclidean, k = self.index.similarity == "euclidean", keys.shape[1]
         scored = np.zeros(rows.shape, np.uint64)
         many = rows.shape[1] >= MANY * k
@@ -157,15 +156,15 @@ class FlatSearch:
 
         def work(a: int, b: int) -> None:
             if many:
-                for segment, base in zip(segments, self.bases, strict=True):
+                for stored, base in zip(parts, self.bases, strict=True):
                     estimate(
-                        queries[a:b], for_kernels(segment["vectors"].unchecked), euclidean, base,
+                        queries[a:b], stored.for_kernels, euclidean, base,
                         rows[a:b], estimates[a:b],
                     )  # fmt: skip
                 narrow(rows[a:b], estimates[a:b], k, margins[a:b])
-            for segment, own, base in zip(segments, ranks, self.bases, strict=True):
+            for stored, own, base in zip(parts, ranks, self.bases, strict=True):
                 rescore(
-                    queries[a:b], for_kernels(segment["vectors"].unchecked), euclidean, base, own,
+                    queries[a:b], stored.for_kernels, euclidean, base, own,
                     rows[a:b], scored[a:b],
                 )  # fmt: skip
             keep_best(scored[a:b], k, keys[a:b], counts[a:b])
@@ -195,15 +194,15 @@ class FlatSearch:
         """Merge what each query may have into its row of keys, every pair scored exactly."""
         from retrievekit.kernels.dense import search_among
 
-        segments, ranks = self.index.segments, self.index.ranks
-        for segment, own in zip(segments, allowed, strict=True):
-            segment["vectors"].ensure_rows(own.touched())
+        parts, ranks = self.index.stored, self.index.ranks
+        for stored, own in zip(parts, allowed, strict=True):
+            stored.ensure_rows(own.touched())
         euclidean, k = self.index.similarity == "euclidean", keys.shape[1]
 
         def part(a: int, b: int) -> None:
-            for segment, order, own in zip(segments, ranks, allowed, strict=True):
+            for stored, order, own in zip(parts, ranks, allowed, strict=True):
                 search_among(
-                    queries[a:b], for_kernels(segment["vectors"].unchecked), euclidean, order,
+                    queries[a:b], stored.for_kernels, euclidean, order,
                     own.starts[a:b], own.stops[a:b], own.rows, k, keys[a:b], counts[a:b],
                 )  # fmt: skip
 
@@ -246,7 +245,7 @@ class FlatSearch:
         in_halves: bool,
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Rows that hold the k best of each query, -1 for none, and where they were too many."""
-        from retrievekit.kernels.dense import ROOM, settle, sift
+        from retrievekit.kernels.proposals import ROOM, settle, sift
 
         n = len(queries)
         found = np.empty((n, 2 * k + SPARE), np.uint64)
@@ -292,14 +291,13 @@ class FlatSearch:
         self, queries: NDArray[np.float32], halved: Any
     ) -> Iterator[tuple[int, int, NDArray[Any]]]:
         """Bits of approximate scores: the segment, its first row, ``(documents, queries)``."""
-        for number, segment in enumerate(self.index.segments):
-            stored = segment["vectors"]
+        for number, stored in enumerate(self.index.stored):
             for first in range(0, len(stored), DOCUMENTS_AT_A_TIME):
                 last = min(first + DOCUMENTS_AT_A_TIME, len(stored))
                 if halved is not None:
                     yield number, first, self._halves.block(number, first, last, halved)
                     continue
-                vectors = widened(stored.slice(first, last))
+                vectors = stored.slice(first, last)
                 block = vectors @ queries.T
                 if self.index.similarity == "euclidean":
                     block *= 2
@@ -325,7 +323,7 @@ class FlatSearch:
 
     @cached_property
     def _halves(self) -> halves.Halves:
-        return halves.Halves(self.index.segments, self.index.dim)
+        return halves.Halves(self.index.stored, self.index.dim)
 
     def _margins(
         self, queries: NDArray[np.float32], lost: NDArray[np.float64] | None

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrievekit.index.storage import widened
-from retrievekit.store.segment import SegmentReader
+from retrievekit.index.storage import Stored
 
 SLACK = 1.02 * 2.0**-7
 """What rounding scores to bfloat16 costs at most, as a part of the score: twice its unit 2**-8, the
@@ -79,23 +78,22 @@ class Halves:
     """The bfloat16 copy of an index's segments.
 
     Args:
-        segments: The segments.
-        dim: Components of each vector.
+        parts: The segments' vectors.
+        dim: Components of each.
     """
 
-    def __init__(self, segments: Sequence[SegmentReader], dim: int) -> None:
+    def __init__(self, parts: Sequence[Stored], dim: int) -> None:
         import torch
 
-        from retrievekit.kernels.dense import to_bfloat16
+        from retrievekit.kernels.widths import to_bfloat16
 
         self.residual = 0.0
         self._parts: list[Any] = []
-        for segment in segments:
-            bits = np.empty((segment.record.documents, dim), np.int16)
-            vectors = segment["vectors"].all()
+        for stored in parts:
+            bits = np.empty((len(stored), dim), np.int16)
             for first in range(0, len(bits), ROUNDED_AT_A_TIME):
-                part = slice(first, first + ROUNDED_AT_A_TIME)
-                lost = to_bfloat16(widened(vectors[part]), bits[part])
+                part = slice(first, min(first + ROUNDED_AT_A_TIME, len(bits)))
+                lost = to_bfloat16(stored.slice(part.start, part.stop), bits[part])
                 self.residual = max(self.residual, lost)
             self._parts.append(torch.from_numpy(bits).view(torch.bfloat16))
 
@@ -111,7 +109,7 @@ class Halves:
         """
         import torch
 
-        from retrievekit.kernels.dense import to_bfloat16
+        from retrievekit.kernels.widths import to_bfloat16
 
         bits = np.empty(queries.shape, np.int16)
         lost = np.array(

@@ -184,7 +184,7 @@ class Int8Segment:
         hidden: NDArray[np.bool_],
         threads: int | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        from retrievekit.kernels.dense import ROOM, settle, sift
+        from retrievekit.kernels.proposals import ROOM, settle, sift
 
         n = len(queries)
         found = np.empty((n, 2 * m + SPARE), np.uint64)

@@ -24,6 +24,7 @@ class EngineSearcher(Searcher):
         where: As in `Searcher`.
         candidates: As in `Searcher`.
         threads: As in `Searcher`.
+        device: As in `Searcher`.
         engine_options: Every option that the engine has.
     """
 
@@ -38,6 +39,7 @@ class EngineSearcher(Searcher):
             candidates=self.candidates,
             threads=self.threads,
             engine_options=self.engine_options,
+            device=self.device,
         )
 
     def __repr__(self) -> str:
