@@ -38,3 +38,19 @@ def report_headway(done: int) -> None:
     told = _listener.get()
     if told is not None:
         told(done)
+
+
+@contextlib.contextmanager
+def counted_as(whole: int, parts: int) -> Iterator[None]:
+    """While this lasts, what is said in parts is told as its share of the whole.
+
+    Args:
+        whole: How much there is in the listener's units, such as queries.
+        parts: How much there is in those of the calls within, such as pairs; at least 1.
+    """
+    told = _listener.get()
+    if told is None:
+        yield
+        return
+    with following(lambda done: told(done * whole // parts)):
+        yield

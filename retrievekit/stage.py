@@ -23,7 +23,7 @@ import numpy as np
 from retrievekit.errors import CompositionError, FingerprintError, FormError
 from retrievekit.queries import Queries
 from retrievekit.run import Hits, Run, concat, concat_queries
-from retrievekit.trace import Step
+from retrievekit.trace import Step, counting
 
 A = TypeVar("A", Queries, Run)
 B = TypeVar("B", Queries, Run)
@@ -119,8 +119,9 @@ class Stage(ABC, Generic[A, B]):
         """
         self.check_takes(batch)
         start = time.perf_counter()
-        out = self.apply(batch)
-        return self._noted(batch, out, time.perf_counter() - start)
+        with counting() as counts:
+            out = self.apply(batch)
+        return self._noted(batch, out, time.perf_counter() - start, counts)
 
     def check_takes(self, batch: Any) -> None:
         """Raise unless the batch is what this stage takes.
@@ -136,11 +137,21 @@ class Stage(ABC, Generic[A, B]):
                 f"{self!r} takes {self.takes.__name__}, but was given {_described(batch)}"
             )
 
-    def _noted(self, batch: A, out: B, seconds: float) -> B:
+    def _noted(
+        self, batch: A, out: B, seconds: float, counts: Mapping[str, int] | None = None
+    ) -> B:
         n_hits = out.n_hits if isinstance(out, Run) else 0
         before = batch.n_hits if isinstance(batch, Run) else n_hits
         name = type(self).__name__ if not self.name else self.name
-        step = Step(name, self._traced, seconds, len(out), n_hits, max(0, before - n_hits))
+        step = Step(
+            name,
+            self._traced,
+            seconds,
+            len(out),
+            n_hits,
+            dropped=max(0, before - n_hits),
+            counts=tuple(sorted((counts or {}).items())),
+        )
         # A function that builds its answer from parts of the batch need not think of the trace.
         told: tuple[Step, ...] = out.trace
         if told[: len(batch.trace)] != batch.trace:

@@ -16,10 +16,10 @@ import pytest
 
 import retrievekit as rk
 from retrievekit.errors import DataError, LimitError, NonFiniteError, UnknownNameError
+from retrievekit.language.causal import CausalModel
 from retrievekit.queries import Queries
 from retrievekit.rerank import capture
 from retrievekit.rerank.attention import AttentionReranker
-from retrievekit.rerank.models import CausalModel
 from retrievekit.rerank.scoring import document_scores, kept_tokens
 from retrievekit.run import Run
 from retrievekit.testing import check_stage

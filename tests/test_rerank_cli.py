@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from retrievekit import registry
 from retrievekit.data.dataset import Dataset
 from retrievekit.errors import DataError, MissingDataError
 from retrievekit.index.bm25 import BM25Index
+from retrievekit.language.causal import CausalModel
 from retrievekit.rerank.attention import AttentionReranker
-from retrievekit.rerank.heads import Heads
-from retrievekit.rerank.models import CausalModel
+from retrievekit.rerank.cross_encoder import CrossEncoderReranker
+from retrievekit.rerank.heads import Heads, examples_of, find_heads
 from retrievekit.run import Run
 from retrievekit.testing import toy_corpus
 from tests.test_cli_verbs import call
+from tests.tiny_classifiers import save_classifier
 from tests.tiny_decoders import decoder_of, one_thread, tokenizer_of  # noqa: F401
 
 TOY = toy_corpus()
@@ -60,7 +63,7 @@ def test_settings_and_heads_reach_the_method(root: Path, tmp_path: Path) -> None
     heads, out = tmp_path / "heads.json", tmp_path / "icr.run"
     Heads("model", (4, 4), ((2, 1),), (0.5,), "qr", 3).write(heads)
     common = ["rerank", root / "bm25.run", "--data", root / "toy", "--model", root / "model"]
-    done = call(*common, "--heads", heads, "--set", "task=qa", "--set", "window=3",
+    done = call(*common, "--heads", heads, "--option", "task=qa", "--option", "window=3",
                 "--dtype", "float64", "-o", out, "--json")  # fmt: skip
     assert done.code == 0, done.err
     shown = done.json["system"]
@@ -68,10 +71,10 @@ def test_settings_and_heads_reach_the_method(root: Path, tmp_path: Path) -> None
     assert "window=3" in shown
     assert "(2, 1)" in shown
     for option, problem in (
-        (["--set", "tusk=qa"], "did you mean 'task'"),
-        (["--set", "layers=[3,9]"], "layers 3 to 9"),
-        (["--set", "layers=middle"], "layers are"),
-        (["--set", "calibrate=no"], "calibrate"),
+        (["--option", "tusk=qa"], "did you mean 'task'"),
+        (["--option", "layers=[3,9]"], "layers 3 to 9"),
+        (["--option", "layers=middle"], "layers are"),
+        (["--option", "calibrate=no"], "calibrate"),
         (["--rest", "drop"], "rest"),
         (["--method", "attenton"], "attention"),
         (["--heads", tmp_path / "none.json"], "none.json"),
@@ -89,7 +92,7 @@ def test_usage_errors(root: Path, tmp_path: Path) -> None:
         ["-o", tmp_path / "x.run"],
         ["-o", tmp_path / "x.run", "--corpus", root / "toy.index"],
         ["-o", tmp_path / "x.run", "--data", root / "toy", "--page", tmp_path / "p.html"],
-        ["-o", tmp_path / "x.run", "--data", root / "toy", "--set", "task"],
+        ["-o", tmp_path / "x.run", "--data", root / "toy", "--option", "task"],
     ):
         assert call("rerank", first, *model, *arguments).code == 2
 
@@ -105,6 +108,59 @@ def test_a_query_is_explained(root: Path, tmp_path: Path) -> None:
     assert call(*common, "--explain", query, "--page", page).code == 0
     assert page.read_text().startswith("<!doctype html>")
     assert call(*common, "--explain", "nobody").code == 1
+
+
+def test_every_method_is_named_and_reached(root: Path, tmp_path: Path) -> None:
+    save_classifier(tmp_path / "classifier", "bert")
+    out = tmp_path / "ce.run"
+    common = ["rerank", root / "bm25.run", "--data", root / "toy"]
+    common += ["--model", tmp_path / "classifier", "-o", out, "--method", "cross-encoder"]
+    done = call(*common, "--option", "max_length=32", "-k", "4", "--json")
+    assert done.code == 0, done.err
+    run = Run.read(root / "bm25.run", TOY.queries)
+    expected = CrossEncoderReranker(tmp_path / "classifier", TOY.corpus, k=4, max_length=32)(run)
+    found = Run.read(out, TOY.queries)
+    assert [hits.doc_ids for hits in found] == [hits.doc_ids for hits in expected]
+    assert "max_length=32" in done.json["system"]
+    for option, problem in (
+        (["--option", "max_lenght=3"], "did you mean 'max_length'"),
+        (["--heads", tmp_path / "heads.json"], "no setting 'heads'"),
+        (["--option", "max_length=3", "--option", "max-length=4"], "given twice"),
+    ):
+        failed = call(*common, "--overwrite", *option)
+        assert failed.code == 2
+        assert problem in " ".join(failed.err.split())
+    shown = " ".join(call("rerank", "--help").out.split())
+    assert ", ".join(registry.names("rerank")) in shown
+
+
+def test_heads_are_found_and_used(root: Path, tmp_path: Path) -> None:
+    heads, out = tmp_path / "heads.json", tmp_path / "icr.run"
+    common = ["heads", root / "model", "-o", heads, "-k", "6", "-n", "3"]
+    done = call(*common, "--data", root / "toy", "--json")
+    assert done.code == 0, done.err
+    found = Heads.read(heads)
+    examples = examples_of(Run.read(root / "bm25.run", TOY.queries), TOY.qrels, TOY.corpus, k=6)
+    reranker = AttentionReranker(root / "model")
+    assert found == find_heads(reranker, examples, method="qr", n=3)
+    assert done.json["heads"] == [list(pair) for pair in found.pairs]
+    parts = ["--corpus", root / "toy.index", "--queries", root / "toy" / "queries.jsonl"]
+    parts += ["--qrels", root / "toy" / "qrels" / "test.tsv", "--run", root / "bm25.run"]
+    again = call(*common, *parts, "--method", "core", "--overwrite", "--examples", "2")
+    assert again.code == 0, again.err
+    assert again.out.startswith(f"{heads}: 3 heads from 2 queries: ")
+    assert Heads.read(heads) == find_heads(reranker, examples[:2], method="core", n=3)
+    used = call("rerank", root / "bm25.run", "--data", root / "toy", "--model", root / "model",
+                "--heads", heads, "-o", out)  # fmt: skip
+    assert used.code == 0, used.err
+    assert call(*common, "--data", root / "toy").code == 1  # the file is there
+    for lacking in (parts[2:], parts[:2] + parts[4:], parts[:4]):
+        assert call(*common, "--overwrite", *lacking).code == 2
+    nothing = tmp_path / "none.tsv"
+    nothing.write_text("query-id\tcorpus-id\tscore\n")
+    failed = call(*common, "--overwrite", *parts[:4], "--qrels", nothing)
+    assert failed.code == 1
+    assert "no query has both" in failed.err
 
 
 def test_long_documents_are_cut_and_it_is_told(

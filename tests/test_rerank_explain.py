@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 import retrievekit as rk
 from retrievekit.errors import DataError, UnknownNameError
+from retrievekit.language.causal import CausalModel
 from retrievekit.queries import Queries
 from retrievekit.rerank.attention import AttentionReranker
 from retrievekit.rerank.attributions import Attribution, attributed, to_html
-from retrievekit.rerank.models import CausalModel
 from retrievekit.run import Run
 from tests.tiny_decoders import (
     TEXTS,

@@ -13,10 +13,10 @@ import pytest
 import retrievekit as rk
 from retrievekit.errors import DataError, MissingDataError, NonFiniteError, ParseError
 from retrievekit.evaluate.compute import evaluate
+from retrievekit.language.causal import CausalModel
 from retrievekit.queries import Queries
 from retrievekit.rerank.attention import AttentionReranker, attention_reranker
 from retrievekit.rerank.heads import Example, Heads, examples_of, find_heads, ndcg, relevant_share
-from retrievekit.rerank.models import CausalModel
 from retrievekit.run import Run
 from tests.tiny_decoders import TEXTS, decoder_of, one_thread, tokenizer_of  # noqa: F401
 
@@ -129,13 +129,14 @@ def test_relevant_share_by_hand() -> None:
 
 
 def test_examples_from_a_run() -> None:
-    corpus = rk.Corpus.from_texts({"a": "cat", "b": "dog", "c": "moon"})
+    documents = [rk.Document("a", "cat", "Pets"), rk.Document("b", "dog"), rk.Document("c", "moon")]
+    corpus = rk.Corpus.from_documents(documents)
     run = Run.from_dict(
         {"q1": {"a": 2.0, "b": 1.0}, "q2": {"b": 1.0}, "q3": {"c": 2.0, "a": 1.0}},
         Queries.from_texts({"q1": "purr", "q2": "bark", "q3": "night"}),
     )
     qrels = rk.Qrels.from_dict({"q1": {"b": 1, "a": -1}, "q2": {"b": 1}, "q3": {"b": 1}})
-    assert examples_of(run, qrels, corpus) == [Example("purr", ("cat", "dog"), (0, 1))]
+    assert examples_of(run, qrels, corpus) == [Example("purr", ("Pets\ncat", "dog"), (0, 1))]
     assert examples_of(run, qrels, corpus, k=1) == []
 
 

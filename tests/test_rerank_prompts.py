@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrievekit.errors import DataError, LimitError, UnknownNameError
+from retrievekit.language.specials import disarmed, special_texts
 from retrievekit.rerank.prompts import (
     INSTRUCTIONS,
     TEMPLATES,
     build,
-    disarmed,
     first_words,
-    special_texts,
     template_for,
 )
 from retrievekit.rerank.spans import beginning, tokenized

@@ -18,9 +18,9 @@ from retrievekit.fuse import rrf, top
 from retrievekit.ids import Ids
 from retrievekit.queries import Queries
 from retrievekit.run import Run
-from retrievekit.stage import Stage, Then, knob, stage
+from retrievekit.stage import FunctionStage, Stage, Then, knob, stage
 from retrievekit.testing import ToyEncoder, asserting, check_run, check_stage, toy_corpus
-from retrievekit.trace import Step
+from retrievekit.trace import Step, count, counting, merged
 from retrievekit.vectors import DenseVectors, WeightedTerms
 
 TOY = toy_corpus()
@@ -475,6 +475,25 @@ def test_check_run_on_small_things():
     check_run(Run.empty(TOY.queries, TOY.corpus.ids))
     check_run(Run.empty(Queries.from_texts({}), Ids.from_strings([])))
     check_run(Run.from_dict({"q": {"a": 0.0, "b": -0.0, "é": 0.0}}))
+
+
+def test_what_a_stage_counts_is_in_its_step():
+    def counted(queries: Queries) -> Queries:
+        count("answers", 2 * len(queries))
+        count("repairs", 0)
+        return queries
+
+    one = FunctionStage(counted, "counted", "1", Queries, Queries)
+    queries = Queries.from_texts({"a": "x", "b": "y"})
+    with counting() as counts:
+        out = one(queries)
+        count("answers")
+    assert out.trace[-1].counts == (("answers", 4),)
+    assert dict(counts) == {"answers": 5}  # who counts around it hears of it too
+    assert "2 queries, 4 answers>" in repr(out.trace[-1])
+    count("answers")  # nobody counts
+    parts = merged([one(part).trace for part in queries.batches(1)])
+    assert parts[0].counts == (("answers", 4),)
 
 
 def test_a_printed_trace_can_be_read():

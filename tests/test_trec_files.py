@@ -580,7 +580,10 @@ TRACED = Run(
         for name in ["queries", "docs", "offsets", "rows"]
     ),
     scores=np.ones(1, np.float32),
-    trace=(Step("bm25", "f" * 64, 0.25, 1, 1), Step("top(1)", "", 1e-6, 1, 1, 7)),
+    trace=(
+        Step("bm25", "f" * 64, 0.25, 1, 1),
+        Step("top(1)", "", 1e-6, 1, 1, 7, (("answers", 3),)),
+    ),
 )
 
 

@@ -26,11 +26,11 @@ from retrievekit.corpus import Corpus
 from retrievekit.errors import DataError, NonFiniteError, UnknownNameError
 from retrievekit.headway import report_headway
 from retrievekit.index.base import Index
+from retrievekit.language.causal import CausalModel
 from retrievekit.rerank.attributions import Attribution, attributed
 from retrievekit.rerank.base import Listed, Reranker, Rest, check_texts
 from retrievekit.rerank.heads import Heads, Pairs, chosen_heads
-from retrievekit.rerank.models import CausalModel
-from retrievekit.rerank.prompts import INSTRUCTIONS, first_words
+from retrievekit.rerank.prompts import INSTRUCTIONS, first_words, titled
 from retrievekit.rerank.reading import Reading, Wording, read_together, wording_for
 from retrievekit.rerank.scoring import VOID_QUERY, document_scores
 from retrievekit.run import Run
@@ -171,8 +171,7 @@ class AttentionReranker(Reranker):
 
     def words(self, corpus: Corpus, rows: NDArray[np.integer]) -> list[str]:
         """Titles on lines of their own, then texts, of documents by integer rows ``(m,)``."""
-        found = [corpus.document(row) for row in rows.tolist()]
-        return [f"{d.title}\n{d.text}" if d.title else d.text for d in found]
+        return titled(corpus, rows)
 
     # Scores
 

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from retrievekit.corpus import Corpus
 from retrievekit.errors import DataError, EncoderContractError, NonFiniteError
+from retrievekit.headway import counted_as
 from retrievekit.index.base import Index
 from retrievekit.run import Run
 from retrievekit.stage import Stage, canonical
@@ -281,7 +282,8 @@ class PointwiseReranker(Reranker):
         """
         pairs = [(one.query, doc) for one in lists for doc in one.docs]
         numbers = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
-        found = np.asarray(self.score_pairs(list(numbers)))
+        with counted_as(len(lists), len(numbers)):
+            found = np.asarray(self.score_pairs(list(numbers)))
         if found.shape != (len(numbers),):
             raise EncoderContractError(
                 f"{self!r} was asked for {len(numbers)} scores, but gave shape {found.shape}"

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from retrievekit.corpus import Corpus
 from retrievekit.errors import DataError, MissingDataError, NonFiniteError, ParseError
 from retrievekit.headway import report_headway
+from retrievekit.language.causal import CausalModel
 from retrievekit.qrels import Qrels
-from retrievekit.rerank.models import CausalModel
+from retrievekit.rerank.prompts import titled
 from retrievekit.rerank.scoring import document_scores
 from retrievekit.run import Run
 from retrievekit.stage import fingerprint_of
@@ -195,7 +196,7 @@ def examples_of(run: Run, qrels: Qrels, corpus: Corpus, *, k: int = 100) -> list
     for hits in run.top(k):
         grades = [max(0, judged.get(hits.query_id, {}).get(hit.doc_id, 0)) for hit in hits]
         if hits.query is not None and any(grades) and not all(grades):
-            docs = corpus.contents(corpus.ids.rows(hit.doc_id for hit in hits))
+            docs = titled(corpus, corpus.ids.rows(hit.doc_id for hit in hits))
             out.append(Example(hits.query, tuple(docs), tuple(grades)))
     return out
 

@@ -7,10 +7,14 @@ and the two fixed templates are those of the method's published code (arXiv 2410
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from retrievekit.corpus import Corpus
 from retrievekit.errors import DataError, UnknownNameError
 
 OPENING = " Here are some paragraphs:"
@@ -160,37 +164,18 @@ def build(template: Template, instruction: str, docs: Sequence[str], mark: str =
     return Prompt(text, tuple(spans), asking, template.after)
 
 
-def special_texts(tokenizer: Any) -> list[str]:
-    """The texts that a tokenizer reads as tokens with a meaning of their own, longest first.
+def titled(corpus: Corpus, rows: NDArray[np.integer]) -> list[str]:
+    """Documents as a prompt holds them, a title on a line of its own.
 
     Args:
-        tokenizer: The tokenizer.
+        corpus: The documents.
+        rows: Rows wanted, integers ``(m,)``.
 
     Returns:
-        The texts.
+        The m texts.
     """
-    found = {str(token) for token in tokenizer.all_special_tokens}
-    found |= {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
-    return sorted((text for text in found if text), key=lambda text: (-len(text), text))
-
-
-def disarmed(text: str, specials: Iterable[str]) -> str:
-    """A text in which no special token is left: a blank parts each after its first character.
-
-    A document that holds an end-of-turn mark could else close the user's turn and speak on as the
-    model.
-
-    Args:
-        text: The text of a document or query.
-        specials: The texts of special tokens.
-
-    Returns:
-        The text.
-    """
-    for special in specials:
-        if special in text:
-            text = text.replace(special, f"{special[0]} {special[1:]}")
-    return text
+    found = [corpus.document(row) for row in rows.tolist()]
+    return [f"{d.title}\n{d.text}" if d.title else d.text for d in found]
 
 
 def first_words(text: str, limit: int | None) -> str:

@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrievekit.rerank.models import CausalModel
-from retrievekit.rerank.prompts import (
-    Prompt,
-    Template,
-    build,
-    disarmed,
-    special_texts,
-    template_for,
-)
+from retrievekit.language.causal import CausalModel
+from retrievekit.language.specials import disarmed, special_texts
+from retrievekit.rerank.prompts import Prompt, Template, build, template_for
 from retrievekit.rerank.spans import Tokens, beginning, check_fast, tokenized
 
 if TYPE_CHECKING:

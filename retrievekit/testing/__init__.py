@@ -5,6 +5,7 @@ wraps a stage; `index_cases` gives every registered index kind, for suites that 
 them; `FaultFS` is an operating system that fails on demand; `toy_corpus` and `ToyEncoder` need
 nothing else. The campaigns `kill_campaign`, `mutation_campaign`, `power_campaign`,
 `full_disk_campaign` and `reading_campaign` try to lose or falsify what an index kind was given.
+`JudgingModel` is a language model without weights, and `attack_success` lets passages talk to one.
 
 The checks need no test framework. They raise `AssertionError`, and the message begins with the law
 that was broken.
@@ -14,10 +15,13 @@ from __future__ import annotations
 
 from retrievekit.store.faults import FaultFS as FaultFS
 from retrievekit.store.faults import SimulatedCrash as SimulatedCrash
+from retrievekit.testing.attacks import ATTACKS as ATTACKS
+from retrievekit.testing.attacks import attack_success as attack_success
 from retrievekit.testing.encoders import check_encoder as check_encoder
 from retrievekit.testing.indexes import IndexCase as IndexCase
 from retrievekit.testing.indexes import check_index as check_index
 from retrievekit.testing.indexes import index_cases as index_cases
+from retrievekit.testing.judging import JudgingModel as JudgingModel
 from retrievekit.testing.kills import kill_campaign as kill_campaign
 from retrievekit.testing.kills import killed_update_campaign as killed_update_campaign
 from retrievekit.testing.mutations import mutation_campaign as mutation_campaign

@@ -66,6 +66,8 @@ def read_trace(path: Path) -> tuple[Step, ...]:
                 n_queries=int(step["n_queries"]),
                 n_hits=int(step["n_hits"]),
                 dropped=int(step["dropped"]),
+                # Traces of older versions have none.
+                counts=tuple((str(name), int(n)) for name, n in step.get("counts", ())),
             )
             for step in told["steps"]
         )
