@@ -109,8 +109,8 @@ def child(kind: str, count: int, options: argparse.Namespace) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from retrievekit.language.causal import CausalModel
     from retrievekit.rerank.attention import AttentionReranker
-    from retrievekit.rerank.models import CausalModel
     from retrievekit.rerank.prompts import INSTRUCTIONS, TEMPLATES, build
     from retrievekit.rerank.spans import tokenized
 

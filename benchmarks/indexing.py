@@ -97,7 +97,7 @@ def main() -> None:
 
 def cold(folder: Path) -> None:
     """Wall time of new processes that search once; the first also compiles where it must."""
-    command = [sys.executable, "-m", "retrievekit.cli", "search", str(folder)]
+    command = [sys.executable, "-m", "retrievekit", "search", str(folder)]
     command += ["bacodi12 fugelhar7", "-k", "10", "--json"]
     times = []
     for _ in range(6):

@@ -48,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stdlib.index"
         BM25Index.build(load_dataset("stdlib").corpus, path)
-        search = (sys.executable, "-m", "retrievekit.cli", "search", str(path), "sort a list")
+        search = (sys.executable, "-m", "retrievekit", "search", str(path), "sort a list")
         print(f"retrievekit search, cold      {1000 * median(*search):7.0f} ms")
 
 

@@ -1,4 +1,4 @@
-"""``python -m retrievekit.cli``: the command line without its console script."""
+"""``python -m retrievekit``: the command line without its console script."""
 
 from retrievekit.cli import main
 

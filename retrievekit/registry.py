@@ -56,6 +56,7 @@ _ENTRIES: dict[str, dict[str, str]] = {
         "binary": "retrievekit.compress.methods:binary",
         "fp16": "retrievekit.compress.methods:fp16",
         "int8": "retrievekit.compress.methods:int8",
+        "int8-rescored": "retrievekit.compress.methods:int8_rescored",
         "matryoshka": "retrievekit.compress.methods:matryoshka",
     },
     # How suites try an index kind: whoever registers a kind registers its case beside it.
@@ -84,9 +85,28 @@ _ENTRIES: dict[str, dict[str, str]] = {
     "cache": {
         "cached": "retrievekit.cache:cached",
     },
-    # What makes a reranker of plain values: (model, documents, *, k, rest, device, dtype, ...).
+    # What makes a reranker of plain values: (model, documents, *, k, rest, device, dtype, ...). The
+    # command line and expressions know it by the same names.
     "rerank": {
         "attention": "retrievekit.rerank.attention:attention_reranker",
+        "cross_encoder": "retrievekit.rerank.cross_encoder:cross_encoder_reranker",
+        "erank": "retrievekit.rerank.judges:erank",
+        "icr": "retrievekit.rerank.attention:attention_reranker",
+        "debate": "retrievekit.rerank.asking:debate",
+        "first": "retrievekit.rerank.asking:first",
+        "prp": "retrievekit.rerank.asking:prp",
+        "rankgpt": "retrievekit.rerank.asking:rankgpt",
+        "rankzephyr": "retrievekit.rerank.asking:rankzephyr",
+        "setwise": "retrievekit.rerank.asking:setwise",
+        "late_interaction": "retrievekit.rerank.late_interaction:late_interaction_reranker",
+        "monot5": "retrievekit.rerank.judges:monot5",
+        "prorank": "retrievekit.rerank.judges:prorank",
+        "qwen3_reranker": "retrievekit.rerank.judges:qwen3_reranker",
+    },
+    # What makes feedback, from a run to better queries: (..., *, index).
+    "feedback": {
+        "lucene_rm3": "retrievekit.index.lucene_stages:LuceneRM3",
+        "lucene_rocchio": "retrievekit.index.lucene_stages:LuceneRocchio",
     },
 }
 

@@ -571,7 +571,7 @@ def test_bench_with_a_failure_is_1_and_prints_the_rest(collection: Path) -> None
     assert done.code == 1
     table = Table.from_dict(done.json)
     assert table.cell("bm25").values
-    assert "'k9'; it takes preset" in table.cell("bm25(k9=1)").error
+    assert "'k9' (did you mean" in table.cell("bm25(k9=1)").error
     assert "error: bm25(k9=1) failed on toy/test" in done.err
 
 

@@ -234,6 +234,14 @@ class ToyShelf:
             raise ExpressionError("no setting zzz; it takes k1, b, k")
         return Retriever(name, (*args, *sorted(keywords.items())))
 
+    def documents(self, before: Stage[Any, Any] | None) -> Any:
+        if before is None:
+            raise ExpressionError("no words are known here")
+        return ("words", before)
+
+    def searched(self, before: Stage[Any, Any] | None) -> Any:
+        return ("index", before)
+
 
 @pytest.fixture(autouse=True)
 def toy_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +270,11 @@ def test_lists_reach_functions_as_lists() -> None:
         ("bm25 >> qqq(1)", 9, "known: bm25"),
         ("minilm >> bm25(zzz=1)", 11, "bm25: no setting zzz; it takes k1, b, k"),
         ("bm25(minilm)", 6, "bm25 takes settings, not stages; for the text 'minilm' use quotes"),
-        ("rrf(bm25, kk=1)", 1, "unexpected keyword argument 'kk'; it takes (arms..., k=60)"),
+        (
+            "rrf(bm25, kk=1)",
+            1,
+            "there is no setting 'kk' (did you mean 'k'?); it takes (arms..., k=60)",
+        ),
         ("rrf(bm25, k=0)", 1, "rrf: k is 0, but must be at least 1"),
         ("bm25 >> top()", 9, "missing a required argument: 'n'; it takes (n)"),
     ],

@@ -40,16 +40,18 @@ LAYERS = (
         "L1",
         "ids corpus queries run qrels vectors arrow cuts literals stage trace protocols"
         " where registry errors dataset splitting headway"
-        " candidates",
+        " candidates services",
         open=True,
     ),
-    row("L2a", "store analysis evaluate llm"),
+    row("L2a", "store analysis evaluate"),
     row("L2b", "encode index data"),
+    row("L2c", "language"),
     row("L3", "rewrite filter rerank fuse passages cache compress"),
     row("L4", "train"),
     row("L5", "config testing doctor"),
     row("L5b", "bench"),
-    row("L6", "cli __main__"),
+    row("L6", "cli"),
+    row("L6b", "__main__"),
 )
 
 

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrievekit import registry
-from retrievekit.config import Literal
+from retrievekit.bench.encoders import encoder_names, make_encoder, make_sparse_encoder
+from retrievekit.bench.retrievers import makers_of
+from retrievekit.bench.settings import Asked
+from retrievekit.config import Literal, misfit
 from retrievekit.corpus import Corpus
 from retrievekit.errors import (
     CorruptIndexError,
-    DataError,
     ExpressionError,
     FormatVersionError,
     IndexExistsError,
@@ -32,8 +33,20 @@ from retrievekit.errors import (
 from retrievekit.locations import cache_dir
 from retrievekit.queries import Queries
 from retrievekit.run import Run
-from retrievekit.stage import Stage
-from retrievekit.where import Condition, parse
+from retrievekit.stage import Stage, Then
+
+__all__ = [
+    "Built",
+    "IndexShelf",
+    "Progress",
+    "encoder_names",
+    "indexes_of",
+    "make_encoder",
+    "make_sparse_encoder",
+    "parts_of",
+    "searched",
+    "shelf_folder",
+]
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +66,12 @@ class Built:
     Args:
         index: The index.
         seconds: What building it took; None when it was opened from the folder.
+        whole: Whether its documents are those of the shelf's corpus, and no passages of them.
     """
 
     index: Any
     seconds: float | None
+    whole: bool = False
 
 
 class IndexShelf:
@@ -85,11 +100,11 @@ class IndexShelf:
         self.extra = extra
         self.progress = progress
         self.built: dict[str, Built] = {}
-        self._encoders: dict[str, Any] = {}
+        self._encoders: dict[tuple[Any, ...], Any] = {}
 
     def retriever_names(self) -> Sequence[str]:
-        """The names that `retriever` takes: ``bm25``, ``dense``, ``index`` and the encoders'."""
-        return ["bm25", "dense", "index", *encoder_names()]
+        """The names that `retriever` takes: those of index kinds, ``index`` and the encoders'."""
+        return list(makers_of(self))
 
     def retriever(
         self, name: str, args: Sequence[Literal], keywords: Mapping[str, Literal]
@@ -97,122 +112,89 @@ class IndexShelf:
         """The searcher of a name and its settings.
 
         Args:
-            name: ``bm25``, ``dense``, ``index`` or an encoder's name.
+            name: ``bm25``, ``dense``, ``sparse``, ``lucene``, ``index`` or an encoder's name.
             args: Positional settings.
             keywords: Named settings.
 
         Returns:
-            The searcher.
+            The searcher; with ``passages`` it brings documents back from them.
 
         Raises:
             UnknownNameError: No such retriever.
             ExpressionError: The settings do not fit, or there is no corpus to index.
         """
-        makers: dict[str, Callable[..., Stage[Queries, Run]]] = {
-            "bm25": self._bm25,
-            "dense": self._dense,
-            "index": self._index,
-        }
-        if name in encoder_names():
-            makers[name] = self._named_encoder(name)
+        makers = makers_of(self)
         if name not in makers:
             raise UnknownNameError.among("retriever", name, self.retriever_names())
         make = makers[name]
-        try:
-            inspect.signature(make).bind(*args, **keywords)
-        except TypeError as why:
+        problem = misfit(make, args, keywords)
+        if problem is not None:
             known = ", ".join(inspect.signature(make).parameters)
-            raise ExpressionError(f"{why}; it takes {known}") from why
+            raise ExpressionError(f"{problem}; it takes {known}")
         return make(*args, **keywords)
 
-    def _bm25(
-        self,
-        *,
-        preset: Literal = "anserini",
-        k1: Literal = None,
-        b: Literal = None,
-        k: Literal = None,
-        where: Literal = None,
-    ) -> Stage[Queries, Run]:
-        """BM25 over our inverted index."""
-        from retrievekit.index.bm25 import PRESETS, BM25Index
+    def documents(self, before: Stage[Any, Any] | None) -> Any:
+        """The words of the documents that a stage's hits are.
 
-        if preset not in PRESETS:
-            problem = UnknownNameError.among("BM25 preset", str(preset), PRESETS)
-            raise ExpressionError(str(problem))
-        settings: dict[str, Any] = {
-            "preset": _text("preset", preset),
-            "k1": _number("k1", k1),
-            "b": _number("b", b),
-        }
-        depth = self._hits(k)
-        condition = _condition(where, self._source().metadata_names)
+        Args:
+            before: The stage; None for that of nobody in particular.
 
-        def build(path: Path | None, progress: Any, overwrite: bool) -> Any:
-            return BM25Index.build(
-                self._source(), path, progress=progress, overwrite=overwrite, **settings
+        Returns:
+            The shelf's corpus, or the index that was searched where it holds others, or passages.
+
+        Raises:
+            ExpressionError: There is neither.
+        """
+        found = None if before is None else searched(before)
+        if found is None or any(b.whole and b.index is found for b in self.built.values()):
+            found = self.corpus
+        if found is None:
+            raise ExpressionError(
+                "the words of its documents are not known here; name an index that keeps them "
+                'among its arguments: index("folder")'
             )
+        return found
 
-        index = self._shelved("bm25", settings, build, BM25Index.open)
-        return _searcher(index, depth, condition)
+    def searched(self, before: Stage[Any, Any] | None) -> Any:
+        """The index that a stage's hits come from.
 
-    def _dense(
-        self,
-        encoder: Literal,
-        *,
-        engine: Literal = "flat",
-        k: Literal = None,
-        where: Literal = None,
-    ) -> Stage[Queries, Run]:
-        """Vectors of an encoder, by its registered name, folder or hub name."""
-        from retrievekit.index.dense import DenseIndex
+        Args:
+            before: The stage.
 
-        depth = self._hits(k)
-        condition = _condition(where, self._source().metadata_names)
-        made = self._encoder(_text("encoder", encoder))
-        kind = _text("engine", engine)
-        settings = {"encoder": made.card.fingerprint, "engine": kind}
+        Returns:
+            The index; the first one, where several are fused.
 
-        def build(path: Path | None, progress: Any, overwrite: bool) -> Any:
-            return DenseIndex.build(
-                self._source(), made, path, engine=kind, progress=progress, overwrite=overwrite
-            )
+        Raises:
+            ExpressionError: There is none.
+        """
+        found = None if before is None else searched(before)
+        if found is None:
+            raise ExpressionError("the index is not known here; name a searcher of it")
+        return found
 
-        def reopen(path: Path) -> Any:
-            return DenseIndex.open(path, encoder=made)
+    def opened(self, path: str, open_it: Callable[[Path], Any], settings: Mapping[str, Any]) -> Any:
+        """An index that exists, opened once.
 
-        return _searcher(self._shelved(str(encoder), settings, build, reopen), depth, condition)
+        Args:
+            path: Its folder.
+            open_it: Opens it.
+            settings: What it is opened with.
 
-    def _named_encoder(self, name: str) -> Callable[..., Stage[Queries, Run]]:
-        def make(
-            *, engine: Literal = "flat", k: Literal = None, where: Literal = None
-        ) -> Stage[Queries, Run]:
-            return self._dense(name, engine=engine, k=k, where=where)
-
-        return make
-
-    def _index(
-        self, path: Literal, *, k: Literal = None, where: Literal = None
-    ) -> Stage[Queries, Run]:
-        """An index that exists."""
-        from retrievekit.index.opening import open_index
-
-        folder = Path(_text("path", path))
-        depth = self._hits(k)
-        key = f"index:{folder.resolve()}"
+        Returns:
+            The index.
+        """
+        folder = Path(path)
+        key = f"index:{folder.resolve()}:{sorted(settings.items())}"
         if key not in self.built:
-            self.built[key] = Built(open_index(folder), None)
-        index = self.built[key].index
-        return _searcher(index, depth, _condition(where, index.metadata.column_names))
+            self.built[key] = Built(open_it(folder), None)
+        return self.built[key].index
 
-    def _hits(self, k: Literal) -> int:
-        if k is None:
-            return self.depth + self.extra
-        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-            raise ExpressionError(f"k is {k!r}, but must be a whole number of at least 1")
-        return k + self.extra
+    def source(self) -> Corpus:
+        """The corpus.
 
-    def _source(self) -> Corpus:
+        Raises:
+            ExpressionError: There is none.
+        """
         if self.corpus is None:
             raise ExpressionError(
                 "no documents are given to build an index from; name a data set, "
@@ -220,19 +202,66 @@ class IndexShelf:
             )
         return self.corpus
 
-    def _encoder(self, name: str) -> Any:
-        if name not in self._encoders:
-            self._encoders[name] = make_encoder(name)
-        return self._encoders[name]
+    def encoder(self, *described: Any) -> Any:
+        """A dense encoder, made once.
 
-    def _shelved(
+        Args:
+            described: What `make_encoder` takes.
+
+        Returns:
+            The encoder.
+        """
+        if described not in self._encoders:
+            self._encoders[described] = make_encoder(*described)
+        return self._encoders[described]
+
+    def sparse_encoder(self, name: str, method: str | None, idf: bool) -> Any:
+        """A sparse encoder, made once; see `make_sparse_encoder`.
+
+        Args:
+            name: Its name.
+            method: Its method.
+            idf: Whether queries are weighed by idf over the corpus instead.
+
+        Returns:
+            The encoder.
+        """
+        key = ("sparse", name, method, idf)
+        if key not in self._encoders:
+            made = make_sparse_encoder(name, method)
+            if idf:
+                from retrievekit.encode.idf import InferenceFreeEncoder
+
+                made = InferenceFreeEncoder.from_corpus(made, self.source())
+            self._encoders[key] = made
+        return self._encoders[key]
+
+    def shelved(
         self,
         label: str,
         settings: Mapping[str, Any],
         build: Callable[[Path | None, Any, bool], Any],
         reopen: Callable[[Path], Any],
+        asked: Asked,
     ) -> Any:
-        described = {"label": label, "corpus": self._source().content_hash, **settings}
+        """An index of the corpus, or of its passages, made or opened once.
+
+        Args:
+            label: What it is called in messages and in its folder's name.
+            settings: What its content depends on besides the corpus.
+            build: Builds it at a path, telling progress, overwriting or not.
+            reopen: Opens it at a path.
+            asked: Says whether passages are indexed.
+
+        Returns:
+            The index.
+
+        Raises:
+            ExpressionError: There is no corpus, or the index has no such engine or storage.
+        """
+        described = {"label": label, "corpus": self.source().content_hash, **settings}
+        if asked.window is not None:
+            described["passages"] = asked.window
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
         if digest in self.built:
             return self.built[digest].index
@@ -243,10 +272,14 @@ class IndexShelf:
         found = self._kept(path, reopen)
         if found is None:
             start = time.perf_counter()
-            found = self._build(path, label, build, reopen)
-            self.built[digest] = Built(found, time.perf_counter() - start)
+            try:
+                found = self._build(path, label, build, reopen)
+            except UnknownNameError as why:  # of an engine or a storage, a setting of the text
+                raise ExpressionError(str(why)) from why
+            seconds: float | None = time.perf_counter() - start
         else:
-            self.built[digest] = Built(found, None)
+            seconds = None
+        self.built[digest] = Built(found, seconds, asked.window is None)
         return found
 
     def _kept(self, path: Path | None, reopen: Callable[[Path], Any]) -> Any:
@@ -272,7 +305,7 @@ class IndexShelf:
             if told is not None:
                 told(f"indexing {label}", done, total)
 
-        progress(0, len(self._source()))
+        progress(0, len(self.source()))
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         overwrite = path is not None and path.exists()
@@ -285,35 +318,29 @@ class IndexShelf:
             return reopen(path)
 
 
-def encoder_names() -> list[str]:
-    """The names of encoders that an expression may use."""
-    # "sentence" rebuilds an encoder from a card; it takes one and is no encoder by itself.
-    return [name for name in registry.names("encoder") if name != "sentence"]
-
-
-def make_encoder(name: str, backend: str = "torch") -> Any:
-    """An encoder by registered name, folder or hub name.
+def searched(stage: Stage[Any, Any]) -> Any:
+    """The index whose documents a stage's hits are.
 
     Args:
-        name: The name.
-        backend: What computes its layers, as `SentenceEncoder` has it.
+        stage: The stage.
 
     Returns:
-        The encoder.
-
-    Raises:
-        DataError: An encoder that torch alone computes, and another backend.
+        The index, the first one where several are fused; None for hits of no index's own, as the
+        documents of passages are.
     """
-    from retrievekit.encode.minilm import NAME as MINILM
-    from retrievekit.encode.sentence import SentenceEncoder
+    from retrievekit.passages import Aggregate
 
-    registered = name in encoder_names()
-    if registered and backend == "torch":
-        return registry.resolve("encoder", name)()
-    if registered and name != MINILM:
-        raise DataError(f"the encoder {name!r} has no backend but torch; got {backend!r}")
-    any_backend: Any = backend  # SentenceEncoder refuses what is none
-    return SentenceEncoder(name, backend=any_backend)
+    if isinstance(stage, Then):
+        for step in reversed(stage.stages):
+            if isinstance(step, Aggregate):
+                return None
+            if step.takes is Queries:
+                return searched(step)
+        return None
+    index = getattr(stage, "index", None)
+    if index is not None:
+        return index
+    return next((found for child in stage.children if (found := searched(child)) is not None), None)
 
 
 def parts_of(stage: Stage[Any, Any]) -> Iterator[Stage[Any, Any]]:
@@ -349,33 +376,3 @@ def indexes_of(stage: Stage[Any, Any]) -> list[Any]:
                 path = getattr(value, "path", None)
                 found[id(value) if path is None else str(path)] = value
     return list(found.values())
-
-
-def _searcher(index: Any, k: int, where: Condition | None) -> Stage[Queries, Run]:
-    stage: Stage[Queries, Run] = index.searcher(k=k, where=where)
-    return stage
-
-
-def _condition(where: Literal, columns: Sequence[str]) -> Condition | None:
-    """The condition; refused before an index is built when its documents lack a column."""
-    if where is None:
-        return None
-    found = parse(_text("where", where))
-    for column in found.columns:
-        if column not in columns:
-            raise ExpressionError(str(UnknownNameError.among("metadata column", column, columns)))
-    return found
-
-
-def _text(name: str, value: Literal) -> str:
-    if not isinstance(value, str) or not value:
-        raise ExpressionError(f"{name} is {value!r}, but must be a text in quotes")
-    return value
-
-
-def _number(name: str, value: Literal) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ExpressionError(f"{name} is {value!r}, but must be a number")
-    return float(value)

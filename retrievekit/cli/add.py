@@ -7,9 +7,24 @@ from typing import Annotated
 import typer
 
 from retrievekit.cli.console import Progress, counted, emit, emit_json, examples
-from retrievekit.cli.index import Duplicates, Errors, Metadata
+from retrievekit.cli.options import (
+    Duplicates,
+    Errors,
+    MemoryBudget,
+    Metadata,
+    NumberIds,
+    OnDuplicate,
+    OnErrors,
+    OtherFields,
+    Resume,
+    bytes_of,
+)
 
-EXAMPLES = examples("add docs.index more.jsonl", "add docs.index changed.jsonl --upsert")
+EXAMPLES = examples(
+    "add docs.index more.jsonl",
+    "add docs.index changed.jsonl --upsert",
+    "add docs.index many.jsonl --memory-budget 2GiB",
+)
 
 
 def add(
@@ -20,37 +35,24 @@ def add(
     upsert: Annotated[
         bool, typer.Option("--upsert", help="Replace documents whose ids are there already.")
     ] = False,
-    number_ids: Annotated[
-        bool, typer.Option("--number-ids", help="Take ids that are numbers as their digits.")
-    ] = False,
-    errors: Annotated[
-        Errors,
-        typer.Option(help="Characters that are not valid: refuse, or replace by U+FFFD."),
-    ] = Errors.strict,
-    on_duplicate: Annotated[
-        Duplicates, typer.Option(help="One id with two contents: refuse, or keep the one.")
-    ] = Duplicates.error,
-    metadata: Annotated[
-        Metadata, typer.Option(help="Other fields: as typed columns, as JSON text, or not kept.")
-    ] = Metadata.columns,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume/--no-resume",
-            help="Use vectors that an interrupted run left, or remove them and encode anew.",
-        ),
-    ] = True,
+    number_ids: NumberIds = False,
+    errors: OnErrors = Errors.strict,
+    on_duplicate: OnDuplicate = Duplicates.error,
+    metadata: OtherFields = Metadata.columns,
+    memory_budget: MemoryBudget = None,
+    resume: Resume = True,
     as_json: Annotated[bool, typer.Option("--json", help="Say what was done as JSON.")] = False,
 ) -> None:
-    """Add documents to an index, all of them or none."""
-    from retrievekit.cli.sources import documents_of, opened
+    """Add documents to an index, all of them or none; one of passages cuts them as before."""
+    budget = bytes_of(memory_budget)
+    from retrievekit.cli.sources import documents_of, updatable
 
     with Progress(unit="documents") as progress:
 
         def told(done: int, total: int | None) -> None:
             progress(f"adding {source}", done, total)
 
-        live = opened(index)
+        live = updatable(index)
         documents = documents_of(
             source,
             number_ids=number_ids,
@@ -58,10 +60,11 @@ def add(
             on_duplicate=on_duplicate,
             metadata=metadata,
         )
-        with live.writer(resume=resume) as writer:
+        with live.writer(memory_budget=budget, resume=resume) as writer:
             written = (writer.upsert if upsert else writer.add)(documents, progress=told)
     after = len(live.reopen())
     if as_json:
         emit_json({"path": index, "written": written, "documents": after})
         return
-    emit(f"{index}: {counted(written, 'document')} written, {after:,} in the index now")
+    kept = "document" if live.window is None else "passage"
+    emit(f"{index}: {counted(written, kept)} written, {after:,} in the index now")

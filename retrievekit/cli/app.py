@@ -17,6 +17,7 @@ from retrievekit.cli import (
     compress,
     datasets,
     delete,
+    heads,
     index,
     info,
     rerank,
@@ -96,6 +97,9 @@ app.command("run", short_help="Answer many queries; write a TREC run.", epilog=r
     run.run
 )
 app.command("rerank", short_help="Reorder a run by a model.", epilog=rerank.EXAMPLES)(rerank.rerank)
+app.command("heads", short_help="Find a model's heads that retrieve.", epilog=heads.EXAMPLES)(
+    heads.heads
+)
 app.command("eval", short_help="Measure a run against judgements.", epilog=evaluation.EXAMPLES)(
     evaluation.evaluation
 )

@@ -129,8 +129,7 @@ def _probe_lines(probe: dict[str, Any]) -> list[str]:
         about.insert(0, f"{probe['dim']:,} components")
     else:
         about.insert(0, f"{probe['weights_per_text']:,.0f} weights a text")
-    if probe["max_length"]:
-        about.append(f"reads {probe['max_length']:,} tokens")
+    about += _lengths(probe["max_length"])
     about += [str(value) for value in probe["numerics"].values() if value]
     return [
         f"{clean(str(probe['encoder']))}: {', '.join(about)}",
@@ -138,6 +137,14 @@ def _probe_lines(probe: dict[str, Any]) -> list[str]:
         f"documents a second (a probe of {probe['probed']:,} here and now), "
         f"{size(probe['vector_bytes'])} of vectors and {size(probe['text_bytes'])} of text",
     ]
+
+
+def _lengths(limit: Any) -> list[str]:
+    """What is read of a text: one length, or one for each role."""
+    roles = limit if isinstance(limit, dict) else {"": limit}
+    parts = [f"{length:,} tokens {f'of a {role}' if role else ''}".strip()
+             for role, length in roles.items() if length]  # fmt: skip
+    return [f"reads {' and '.join(parts)}"] if parts else []
 
 
 def duration(seconds: float) -> str:

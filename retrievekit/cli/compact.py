@@ -17,9 +17,9 @@ def compact(
 ) -> None:
     """Merge all segments into one and leave deleted documents behind; no answer changes."""
     from retrievekit.bench.table import size
-    from retrievekit.cli.sources import opened
+    from retrievekit.cli.sources import updatable
 
-    live = opened(index)
+    live = updatable(index)
     with live.writer() as writer:
         writer.compact()
     after = live.reopen()

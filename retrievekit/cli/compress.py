@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "compress docs.index --method binary",
     "compress docs.index --method matryoshka:128 -o small.index",
-    "compress docs.index --method fp16 --queries queries.jsonl --qrels qrels.tsv",
+    "compress docs.index --method int8 --queries queries.jsonl --qrels qrels.tsv",
     "compress docs.index --method IVF256,PQ48x4fs --json",
 )
 
@@ -29,9 +29,9 @@ def compress(
     method: Annotated[
         str,
         typer.Option(
-            help="binary or int8: a first pass over signs or bytes, the best scored again; fp16: "
-            "vectors of half the bytes; matryoshka:N: the first N components; or a FAISS factory "
-            "string.",
+            help="fp16 or int8: vectors of half or a fourth of the bytes; binary or "
+            "int8-rescored: a first pass over signs or bytes, the best scored again from vectors "
+            "as they are; matryoshka:N: the first N components; or a FAISS factory string.",
             show_default=False,
         ),
     ],

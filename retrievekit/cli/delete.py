@@ -20,7 +20,9 @@ def delete(
     index: Annotated[str, typer.Argument(help="The index folder.", show_default=False)],
     ids: Annotated[
         list[str] | None,
-        typer.Argument(help="Ids, or - for one a line on standard input.", show_default=False),
+        typer.Argument(
+            help="Ids of documents, or - for one a line on standard input.", show_default=False
+        ),
     ] = None,
     where: Annotated[
         str | None,
@@ -32,13 +34,13 @@ def delete(
     as_json: Annotated[bool, typer.Option("--json", help="Say what was done as JSON.")] = False,
 ) -> None:
     """Delete documents by id or by condition, all of them or none."""
-    from retrievekit.cli.sources import opened
+    from retrievekit.cli.sources import updatable
 
     if not ids and where is None:
         raise typer.BadParameter("name ids to delete, or a condition with --where")
     if ids == ["-"]:
         ids = [line for line in sys.stdin.read().split("\n") if line]
-    live = opened(index)
+    live = updatable(index)
     with live.writer() as writer:
         deleted = writer.delete(
             ids or (), where=where, missing="ignore" if ignore_missing else "error"
@@ -47,4 +49,5 @@ def delete(
     if as_json:
         emit_json({"path": index, "deleted": deleted, "documents": after})
         return
-    emit(f"{index}: {counted(deleted, 'document')} deleted, {after:,} in the index now")
+    kept = "document" if live.window is None else "passage"
+    emit(f"{index}: {counted(deleted, kept)} deleted, {after:,} in the index now")

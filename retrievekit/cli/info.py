@@ -16,9 +16,9 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Say what an index holds and how it was built."""
-    from retrievekit.cli.sources import opened
+    from retrievekit.cli.sources import updatable
 
-    live = opened(index)
+    live = updatable(index)
     manifest = live.manifest
     facts: dict[str, Any] = {
         "path": index,

@@ -7,13 +7,25 @@ from typing import Annotated, Any
 
 import typer
 
-from retrievekit.cli.console import Progress, counted, emit, emit_json, examples
+from retrievekit.cli.console import Progress, examples
+from retrievekit.cli.options import Device, EngineOptions, engine_options
+from retrievekit.cli.runs import (
+    AsJson,
+    Overwrite,
+    QueriesFile,
+    Tag,
+    check_given,
+    queries_of,
+    write_run,
+)
 
 EXAMPLES = examples(
     "run scifact.index --queries queries.jsonl -o bm25.run",
     'run "rrf(bm25, minilm)" --data beir/scifact -o hybrid.run',
     """run "rrf(index('a.index'), index('b.index'))" --queries queries.tsv -o both.run""",
     "run scifact.index --queries queries.jsonl --candidates first.run -o second.run",
+    "run ivf.index --queries queries.jsonl --option nprobe=64 -o ivf.run",
+    """run "bm25 >> icr('model folder', k=20)" --data beir/scifact -o icr.run""",
 )
 
 
@@ -32,9 +44,7 @@ def run(
             show_default=False,
         ),
     ],
-    queries: Annotated[
-        Path | None, typer.Option(help="Queries: JSONL, TSV, CSV or Parquet.", show_default=False)
-    ] = None,
+    queries: QueriesFile = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -63,18 +73,17 @@ def run(
         bool,
         typer.Option("--ignore-missing", help="Leave out candidates that the index does not hold."),
     ] = False,
-    tag: Annotated[str, typer.Option(help="The run's name in its last column.")] = "retrievekit",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a run file that is there.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
+    option: EngineOptions = None,
+    device: Device = None,
+    tag: Tag = "retrievekit",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Answer a set of queries with an index or an expression, and write a TREC run file."""
     if not system.strip():
         raise typer.BadParameter("name an index folder, or an expression such as bm25")
-    if queries is None and data is None:
-        raise typer.BadParameter("give the queries: --queries FILE, or --data NAME for its own")
-
+    check_given("queries", "--queries FILE", queries, data)
+    options = engine_options(option)
     from retrievekit.bench.systems import IndexShelf, shelf_folder
     from retrievekit.cli.sources import (
         candidates_of,
@@ -84,10 +93,10 @@ def run(
         meant_as_path,
         missing_index,
         opened,
+        searcher_of,
     )
     from retrievekit.config import resolve
     from retrievekit.data.dataset import drop_own, load_dataset
-    from retrievekit.data.records import read_queries
     from retrievekit.errors import ExpressionError, UnknownNameError
     from retrievekit.queries import Queries
     from retrievekit.run import Run, concat
@@ -98,20 +107,22 @@ def run(
             looks_like_a_file(data)
         dataset = None if data is None else load_dataset(data)
         rule = "none" if dataset is None else dataset.properties.own_document
-        asked = read_queries(queries) if queries is not None else None
-        if asked is None:
-            assert dataset is not None
-            asked = dataset.queries
+        asked = queries_of(queries, dataset)
         extra = 0 if rule == "none" else 1
         stage: Any
         if is_index(system) or Path(system).is_dir():
             sets = None if candidates is None else candidates_of(candidates, ignore_missing)
-            stage = opened(system).searcher(k=k + extra, where=where, candidates=sets)
-        elif where is not None or candidates is not None:
+            index = opened(system)
+            stage = searcher_of(
+                index, k + extra, where=where, candidates=sets, options=options, device=device
+            )
+        elif where or candidates is not None or options or device:
             if meant_as_path(system):
                 missing_index(system)
             raise typer.BadParameter(
-                f"--where and --candidates need an index folder, and {system!r} is none"
+                f"--where, --candidates, --option and --device need an index folder, and "
+                f"{system!r} is none; in an expression they are settings: "
+                "bm25(where='year > 2000')"
             )
         else:
             corpus = None if dataset is None else dataset.corpus
@@ -137,15 +148,4 @@ def run(
             done += len(part)
             progress(f"searching with {system}", done, len(asked))
         found = drop_own(concat(parts), rule).top(k)
-    found.write(output, tag=tag)
-    if as_json:
-        emit_json(
-            {
-                "path": str(output),
-                "queries": len(found),
-                "hits": found.n_hits,
-                "system": repr(stage),
-            }
-        )
-        return
-    emit(f"{output}: {counted(len(found), 'query')}, {counted(found.n_hits, 'hit')}")
+    write_run(found, output, stage, tag, as_json)

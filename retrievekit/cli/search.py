@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from retrievekit.cli.console import clean, counted, emit, emit_json, examples
+from retrievekit.cli.options import Device, EngineOptions, engine_options
 
 EXAMPLES = examples(
     'search scifact.index "0-dimensional biomaterials"',
     'search scifact.index "0-dimensional biomaterials" -k 3 --json',
+    'search hnsw.index "0-dimensional biomaterials" --option efSearch=256',
 )
 
 _LINES = 3
@@ -27,13 +29,16 @@ def search(
         str | None,
         typer.Option(help="A condition on metadata, such as 'year >= 2020 and lang = \"en\"'."),
     ] = None,
+    option: EngineOptions = None,
+    device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
 ) -> None:
     """Search an index and show the best documents with their words."""
-    from retrievekit.cli.sources import opened
+    options = engine_options(option)
+    from retrievekit.cli.sources import opened, searcher_of
 
     found = opened(index)
-    hits = found.searcher(k=k, where=where).search(query)
+    hits = searcher_of(found, k, where=where, options=options, device=device).search(query)
     if as_json:
         emit_json(
             {

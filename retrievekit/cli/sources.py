@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,7 @@ def missing_index(path: str) -> None:
 
 
 def opened(path: str) -> Any:
-    """The index of a folder.
+    """The index of a folder, one of Lucene's too.
 
     Args:
         path: The folder.
@@ -164,10 +165,73 @@ def opened(path: str) -> Any:
     Returns:
         The index.
     """
-    from retrievekit.index.opening import open_index
+    from retrievekit.bench.opening import open_any
 
     missing_index(path)
-    return open_index(path)
+    return open_any(Path(path))
+
+
+def updatable(path: str) -> Any:
+    """The index of a folder, of which more than a search is wanted.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The index.
+
+    Raises:
+        DataError: It is an index of Lucene's.
+    """
+    from retrievekit.bench.opening import is_lucene
+
+    if is_lucene(Path(path)):
+        raise DataError(
+            f"{path} is an index of Lucene's, which search, run and bench read; for anything else "
+            "take Anserini's own tools"
+        )
+    return opened(path)
+
+
+def searcher_of(
+    index: Any,
+    k: int,
+    *,
+    where: str | None = None,
+    candidates: Candidates | None = None,
+    options: Mapping[str, int] | None = None,
+    device: str | None = None,
+) -> Any:
+    """The stage that searches an index as it was asked on the command line.
+
+    Args:
+        index: The index.
+        k: Hits per query.
+        where: A condition on metadata.
+        candidates: For each query the documents that it may have.
+        options: Options of its engine.
+        device: Where it is searched.
+
+    Returns:
+        The searcher.
+
+    Raises:
+        DataError: The index has no such way of being searched.
+    """
+    if (options or device) and index.kind != "dense":
+        raise DataError(
+            f"{index.path}: --option and --device are for engines of vectors; its kind: "
+            f"{index.kind}"
+        )
+    asked: dict[str, Any] = {"where": where, "candidates": candidates}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if asked and index.kind == "lucene":
+        raise DataError(f"{index.path}: an index of Lucene's knows no --where and no --candidates")
+    if options:
+        asked["engine_options"] = options
+    if device:
+        asked["device"] = device
+    return index.searcher(k=k, **asked)
 
 
 def _near(folder: Path) -> str:

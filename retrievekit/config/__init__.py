@@ -11,6 +11,14 @@
 Examples: ``rrf(bm25, minilm)``, ``bm25(k1=1.2, b=0.75) >> top(100)``,
 ``weighted(bm25, minilm, weights=[0.3, 0.7], missing="min")``.
 
+Retrievers are ``bm25``, ``dense("model", engine="HNSW32", efSearch=128, storage="float16")`` with a
+model's folder or hub id, ``minilm`` and other encoders with a name of their own,
+``sparse("model")``, ``lucene``, and ``index("folder")``, an index that exists. All but the last
+index passages where they are told so, ``bm25(passages="150/75", aggregate="max")``, and bring
+documents back from them; ``aggregate=null`` leaves passages. Rerankers follow a search and read the
+words of its hits: ``bm25 >> icr("model folder", k=20)``. Lucene's feedback asks the index of the
+hits before it: ``lucene >> lucene_rm3(fb_terms=20) >> lucene``.
+
 Conditions on metadata (`retrievekit.where`) are strings, as in Python. One comes before a search in
 ``bm25(where="year >= 2020")``; hits are dropped afterwards, by the metadata of bm25's index, in
 ``rrf(bm25, minilm) >> where("year >= 2020", bm25)``.
@@ -31,11 +39,12 @@ from retrievekit.config.expressions import (
     parse,
     written,
 )
-from retrievekit.config.stages import Shelf, check_names, known_names, resolve
+from retrievekit.config.stages import RERANKED, Shelf, check_names, known_names, misfit, resolve
 from retrievekit.literals import DEEPEST
 
 __all__ = [
     "DEEPEST",
+    "RERANKED",
     "Argument",
     "BenchConfig",
     "Call",
@@ -45,6 +54,7 @@ __all__ = [
     "Shelf",
     "check_names",
     "known_names",
+    "misfit",
     "parse",
     "read_config",
     "resolve",

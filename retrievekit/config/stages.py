@@ -1,12 +1,13 @@
 """Expressions to stages: each name is looked up, each call made from the inside out.
 
-Fusions, cuts and filters come from the registry, retrievers from a `Shelf`, which knows the corpus
-and builds or opens each index once. Whatever does not fit is pointed at in the text, whoever found
-it.
+Fusions, cuts, filters, rerankers and feedback come from the registry, retrievers from a `Shelf`,
+which knows the corpus and builds or opens each index once. Whatever does not fit is pointed at in
+the text, whoever found it.
 """
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from retrievekit.errors import (
     DataError,
     ExpressionError,
     FingerprintError,
+    FormError,
     UnknownNameError,
 )
 from retrievekit.literals import located
@@ -35,8 +37,18 @@ if TYPE_CHECKING:
     from retrievekit.run import Run
     from retrievekit.stage import Stage
 
-KINDS = ("fuse", "cut", "filter", "passages")
-"""Kinds of names in the registry that an expression may use."""
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+KINDS = ("fuse", "cut", "filter", "passages", "rerank", "feedback")
+"""Kinds of names in the registry that an expression may use.
+
+What is registered as ``rerank`` is called with ``documents=``, the words of the hits before it, and
+as ``feedback`` with ``index=``, the index that those hits come from, unless a searcher of another
+one stands among the arguments.
+"""
+
+RERANKED = 100
+"""Hits that a reranker reorders unless an expression says ``k=...``."""
 
 
 class Shelf(Protocol):
@@ -53,6 +65,22 @@ class Shelf(Protocol):
 
         Raises:
             ExpressionError: The settings do not fit.
+        """
+        ...
+
+    def documents(self, before: Stage[Any, Any] | None) -> Any:
+        """The words of the documents that a stage's hits are, for a reranker behind it.
+
+        Raises:
+            ExpressionError: Nobody knows them.
+        """
+        ...
+
+    def searched(self, before: Stage[Any, Any] | None) -> Any:
+        """The index that a stage's hits come from, for feedback behind it.
+
+        Raises:
+            ExpressionError: There is none.
         """
         ...
 
@@ -89,12 +117,13 @@ def known_names(shelf: Shelf) -> list[str]:
     return sorted({*shelf.retriever_names(), *registered})
 
 
-def _stage_of(node: Expression, text: str, shelf: Shelf) -> Stage[Any, Any]:
+def _stage_of(
+    node: Expression, text: str, shelf: Shelf, before: Stage[Any, Any] | None = None
+) -> Stage[Any, Any]:
     if isinstance(node, Pipe):
-        stages = [_stage_of(step, text, shelf) for step in node.steps]
-        joined: Stage[Any, Any] = stages[0]
-        for stage in stages[1:]:
-            joined = joined >> stage
+        joined = _stage_of(node.steps[0], text, shelf, before)
+        for step in node.steps[1:]:
+            joined = joined >> _stage_of(step, text, shelf, joined)
         return joined
     if node.name in shelf.retriever_names():
         values = [_literal_only(value, node, text) for value in node.args]
@@ -110,9 +139,35 @@ def _stage_of(node: Expression, text: str, shelf: Shelf) -> Stage[Any, Any]:
                 for value in node.args
             ]
             settings = {name: _plain(value) for name, value in node.keywords}
+            if kind in ("rerank", "feedback"):
+                _bring(kind, args, settings, node, text, shelf, before)
             made: Stage[Any, Any] = _made(make, args, settings, node, text)
             return made
     raise located(text, node.at, _unknown(node.name, shelf))
+
+
+def _bring(
+    kind: str,
+    args: list[Any],
+    settings: dict[str, Any],
+    node: Call,
+    text: str,
+    shelf: Shelf,
+    before: Stage[Any, Any] | None,
+) -> None:
+    """Add what a reranker or feedback works on: that of a stage among its arguments, or before."""
+    from retrievekit.stage import Stage
+
+    places = [place for place, value in enumerate(args) if isinstance(value, Stage)]
+    if places:
+        before = args.pop(places[0])
+    name, find = ("documents", shelf.documents) if kind == "rerank" else ("index", shelf.searched)
+    try:
+        settings[name] = find(before)
+    except ExpressionError as why:
+        raise located(text, node.at, f"{node.name}: {why}") from why
+    if kind == "rerank":
+        settings.setdefault("k", RERANKED)
 
 
 def check_names(expression: str | Expression, shelf: Shelf) -> None:
@@ -177,21 +232,46 @@ def _plain(value: Literal) -> Any:
 
 
 def _made(make: Any, args: list[Any], settings: dict[str, Any], node: Call, text: str) -> Any:
-    try:
-        inspect.signature(make).bind(*args, **settings)
-    except TypeError as why:
-        raise located(text, node.at, f"{node.name}: {why}; it takes {_signature(make)}") from why
+    problem = misfit(make, args, settings)
+    if problem is not None:
+        raise located(text, node.at, f"{node.name}: {problem}; it takes {_signature(make)}")
     try:
         return make(*args, **settings)
-    except (DataError, ExpressionError, FingerprintError, UnknownNameError) as why:
+    except (DataError, ExpressionError, FingerprintError, FormError, UnknownNameError) as why:
         raise located(text, node.at, f"{node.name}: {why}") from why
+
+
+def misfit(make: Any, args: Sequence[Any], settings: Mapping[str, Any]) -> str | None:
+    """What keeps a function from being called so.
+
+    Args:
+        make: The function.
+        args: Positional arguments.
+        settings: Named ones.
+
+    Returns:
+        What is wrong; for a setting that it does not have the near ones. None where all fits.
+    """
+    signature = inspect.signature(make)
+    try:
+        signature.bind(*args, **settings)
+    except TypeError as why:
+        parameters = signature.parameters.values()
+        known = [p.name for p in parameters if p.kind in _NAMED]
+        strangers = [name for name in settings if name not in known]
+        if not strangers or any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return str(why)
+        near = difflib.get_close_matches(strangers[0], known, n=3, cutoff=0.5)
+        hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+        return f"there is no setting {strangers[0]!r}{hint}"
+    return None
 
 
 def _signature(make: Any) -> str:
     shown = []
     for parameter in inspect.signature(make).parameters.values():
         name = parameter.name
-        if parameter.kind is parameter.VAR_POSITIONAL:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             shown.append(f"{name}...")
         elif parameter.default is parameter.empty:
             shown.append(name)
