@@ -95,7 +95,7 @@ def build(kind: str, size: int, budget: int, folder: Path) -> None:
 
 def main() -> None:
     """Run each build in a child and compare its peak with the budget."""
-    from retrievekit.index.writer import HELD_BESIDES, LEFT_AT_LEAST
+    from retrievekit.index.budget import HELD_BESIDES, LEFT_AT_LEAST
 
     least = HELD_BESIDES + LEFT_AT_LEAST
     parser = argparse.ArgumentParser(description=__doc__)

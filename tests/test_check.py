@@ -18,16 +18,18 @@ from typer.testing import CliRunner
 from retrievekit import registry
 from retrievekit.cli.app import app
 from retrievekit.cli.check import _probe_lines, duration
-from retrievekit.corpus import Document
+from retrievekit.corpus import Corpus, Document
 from retrievekit.cuts import report_cuts
 from retrievekit.data.dataset import Dataset
 from retrievekit.doctor.documents import Survey
 from retrievekit.doctor.encoders import probe
 from retrievekit.doctor.examine import Collection, collection_of, examine
 from retrievekit.doctor.report import Finding, Report, shown
-from retrievekit.errors import DataError, MissingDataError, UnknownNameError
+from retrievekit.errors import DataError, MissingDataError, NonFiniteError, UnknownNameError
+from retrievekit.index.sparse import SparseIndex
 from retrievekit.protocols import EncoderCard
 from retrievekit.testing import ToyEncoder, toy_corpus
+from retrievekit.testing.sparse import ToySparseEncoder
 
 TOY = toy_corpus()
 
@@ -363,6 +365,60 @@ class Cutting(ToyEncoder):
         return super().encode_query(texts)
 
 
+class Spotty(ToySparseEncoder):
+    """A sparse toy that makes nothing of some texts, reads three words, or meets infinity."""
+
+    def encode_document(self, texts: Sequence[str]) -> Any:
+        if len(texts) == 24 and "inf" in texts:
+            raise NonFiniteError("infinity", texts.index("inf"))
+        report_cuts("spotty", "document", 3, sum(len(t.split()) > 3 for t in texts), len(texts))
+        return super().encode_document(texts)
+
+
+def test_learned_sparse_encoders_are_tried_too() -> None:
+    texts = ["a b c d"] * 10 + ["a b", ""] * 15
+    sample = [Document(f"d{n}", text) for n, text in enumerate(texts)]
+    facts, found = probe(Spotty(), sample, ["cat dog", "", "bird"], 1000, 5)
+    by_code = {finding.code: finding for finding in found}
+    assert set(by_code) == {"truncated-document", "no-weights", "query-without-weights"}
+    assert by_code["truncated-document"].what.startswith("25% of a sample of 40 documents")
+    assert (by_code["no-weights"].count, by_code["no-weights"].examples[0]) == (15, "d11")
+    assert by_code["query-without-weights"].count == 1
+    weights = (10 * 4 + 15 * 2) / 40
+    assert facts["weights_per_text"] == round(weights, 1)
+    assert facts["weights_per_query"] == 1.0
+    assert facts["vector_bytes"] == round(12 * weights * 1000)
+    assert facts["texts_per_second"] > 0
+    assert "dim" not in facts
+    lines = _probe_lines(facts)
+    assert "2 weights a document, 1 a query, dot" in lines[0]
+    assert "of postings" in lines[1]
+
+
+def test_infinity_in_term_weights_names_its_document() -> None:
+    sample = [Document(f"d{n}", "inf" if n == 9 else "cat") for n in range(30)]
+    facts, (found,) = probe(Spotty(), sample, [], 30, 5)
+    assert (facts, found.code) == ({}, "non-finite-vector")
+    assert found.what == "document 'd9': infinity"
+
+
+def test_the_bytes_expected_are_those_of_an_index() -> None:
+    words = np.random.default_rng(0).choice([f"w{i}" for i in range(500)], (2000, 40))
+    corpus = Corpus.from_texts([" ".join(row) for row in words])
+    encoder = ToySparseEncoder(2048)
+    sample = list(corpus)[:256]
+    facts, _ = probe(encoder, sample, [], len(corpus), 0)
+    index = SparseIndex.build(corpus, encoder, store_text=False)
+    assert 0.8 < facts["vector_bytes"] / index.n_bytes < 1.1
+
+
+def test_more_weights_than_any_sparse_model_gives_are_told() -> None:
+    words = " ".join(f"w{n}" for n in range(3000))
+    sample = [Document(f"d{n}", words) for n in range(3)]
+    _, (found,) = probe(ToySparseEncoder(1 << 16), sample, [], 3, 5)
+    assert (found.code, found.severity) == ("many-weights", "warning")
+
+
 def test_what_is_cut_is_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
     documents, queries = fares(Cutting(), ["a b c d"] * 10 + ["a b c", "e f"] * 15)
     assert (documents.code, documents.count, documents.severity) == (
@@ -581,6 +637,8 @@ def test_lengths_in_words(limit: Any, said: str) -> None:
         (["stdlib", "--qrels", "no.tsv"], 1, "no such file: no.tsv"),
         (["stdlib", "--sample", "0"], 2, "Invalid value for '--sample'"),
         ([], 2, "Missing argument"),
+        (["stdlib", "--encoder", "a", "--sparse", "b"], 2, "either --encoder or --sparse"),
+        (["stdlib", "--encoder", "minilmm"], 1, "did you mean 'minilm'"),
     ],
 )
 def test_wrong_calls(arguments: list[str], code: int, says: str) -> None:

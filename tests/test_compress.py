@@ -268,6 +268,9 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
         ("matryoshka:99", DataError, "1 to 48"),
         ("matryoshka", DataError, "matryoshka:128"),
         ("binary:3", DataError, "nothing behind a colon"),
+        ("int9", UnknownNameError, "no compression named 'int9'; did you mean 'int8'"),
+        ("matryoska:12", UnknownNameError, "no compression named 'matryoska'; did you mean 'matry"),
+        ("nothing like it", UnknownNameError, "known: binary, fp16.*factory string"),
     ):
         with pytest.raises(error, match=told):
             compress(index, method, tmp_path / "b")

@@ -304,6 +304,8 @@ def test_settings_are_checked_at_once(settings, message):
 def test_unreadable_lengths_and_names(folder):
     with pytest.raises(DataError, match="the model reads 518 tokens at most"):
         AnceEncoder(str(folder), device="cpu", max_length=519).encode_query(["a"])
+    with pytest.raises(DataError, match=r"2 tokens of a query are read.*at least 3$"):
+        AnceEncoder(str(folder), device="cpu", max_length=2).encode_query(["a"])
     with pytest.raises(DataError, match="no role 'passage'"):
         AnceEncoder(str(folder), device="cpu").encode(["a"], "passage")
     with pytest.raises(MissingDataError):

@@ -8,10 +8,11 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from retrievekit.cuts import Cuts
 from retrievekit.encode.batches import Lengths, in_batches
-from retrievekit.encode.devices import Copies, devices_of, side_by_side
+from retrievekit.encode.devices import Copies, devices_of, run_settings, side_by_side
 from retrievekit.encode.sentence import SentenceEncoder
 from retrievekit.errors import DataError, NonFiniteError
 
@@ -163,3 +164,11 @@ def test_two_devices_give_the_bits_of_one() -> None:
     assert one.card == two.card
     with pytest.raises(DataError, match="list of names"):
         SentenceEncoder("minilm", device=[])
+
+
+def test_what_last_bits_hang_on() -> None:
+    threads = torch.get_num_threads()
+    assert run_settings(8, ["cpu"]) == {"batch_size": 8, "device": "cpu", "threads": threads}
+    assert run_settings(8, ["cpu", "cpu"]) == run_settings(8, ["cpu"])
+    several = run_settings(8, ["cuda:0", "cuda:1"])
+    assert several == {"batch_size": 8, "device": "cuda", "threads": None}

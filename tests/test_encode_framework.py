@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,14 +16,27 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from retrievekit import registry
+from retrievekit.cli.app import app
 from retrievekit.corpus import Corpus, Document
 from retrievekit.encode.framework import FrameworkEncoder
 from retrievekit.encode.idf import IdfTable, InferenceFreeEncoder
 from retrievekit.encode.methods import METHODS, Head, Method
-from retrievekit.errors import DataError, NonFiniteError, ParseError, UnknownNameError
+from retrievekit.errors import (
+    CorruptIndexError,
+    DataError,
+    EncoderMismatchError,
+    NonFiniteError,
+    ParseError,
+    UnknownNameError,
+)
+from retrievekit.index.opening import open_index
+from retrievekit.index.sparse import SparseIndex
 from retrievekit.protocols import EncoderCard, SparseEncoder
+from retrievekit.queries import Queries
+from retrievekit.store.verify import verify
 from retrievekit.vectors import SparseVectors
 
 with warnings.catch_warnings():
@@ -518,8 +532,28 @@ def test_lengths_and_cuts(base: Path, caplog: pytest.LogCaptureFixture) -> None:
     short = FrameworkEncoder(base, "splade-max", device="cpu", max_length=4)
     same = dense(short.encode_document(["a cat purrs at the moon", "a cat"]))
     np.testing.assert_allclose(same[0], same[1], atol=1e-6)
+    with pytest.raises(DataError, match=r"2 tokens of a query are read.*at least 3$"):
+        FrameworkEncoder(base, "splade-max", device="cpu", max_length=2).encode_query(["a"])
     with pytest.raises(DataError, match="max_length is 25, but the model reads 24"):
         FrameworkEncoder(base, "splade-max", device="cpu", max_length=25).encode_query(["a"])
+
+
+def test_many_threads_get_the_weights_of_one(base: Path) -> None:
+    encoder = FrameworkEncoder(base, "splade-max", device="cpu", batch_size=2)
+    texts = ["cat " * n for n in (300, 50, 5, 3, 100)]
+    expected = encoder.encode(texts, "query")
+
+    def work(_: int) -> bool:
+        for _ in range(15):
+            done = encoder.encode(texts, "query")
+            if done.stats != expected.stats:
+                return False
+            if not np.allclose(dense(done.vectors), dense(expected.vectors), atol=1e-5):
+                return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, range(6)))
 
 
 def test_only_the_largest_weights_are_kept(base: Path) -> None:
@@ -615,6 +649,30 @@ def test_inference_free_encoder(base: Path, tmp_path: Path) -> None:
     table.write(tmp_path / "idf.json")
     again = IdfTable.read(tmp_path / "idf.json", encoder.tokenizer("query"))
     assert again.content_hash == table.content_hash
+    # The index keeps the table, through updates and merges.
+    index = SparseIndex.build(Corpus.from_texts(TEXTS), free, tmp_path / "x")
+    with index.writer() as writer:
+        writer.add([Document("more", "the cat purrs")])
+    with open_index(tmp_path / "x").writer() as writer:
+        writer.compact()
+    with open_index(tmp_path / "x").writer() as writer:
+        writer.add([Document("last", "the dog")])
+    queries = Queries.from_texts(["the cat", "dogs bark"])
+    alone = open_index(tmp_path / "x")
+    assert all("encoder.idf" in segment.record.arrays for segment in alone.segments)
+    assert alone.search(queries, 5) == index.reopen().search(queries, 5)
+    assert alone.search(queries, 5).n_hits > 5
+    assert CliRunner().invoke(app, ["search", str(tmp_path / "x"), "the cat"]).exit_code == 0
+    assert verify(tmp_path / "x").ok
+    other = InferenceFreeEncoder.from_corpus(encoder, ["the"])
+    with pytest.raises(EncoderMismatchError, match="queries"):
+        SparseIndex.open(tmp_path / "x", other)
+    name = next((tmp_path / "x").rglob("encoder.idf"))
+    damaged = bytearray(name.read_bytes())
+    damaged[4 * WORDS.index("cat")] ^= 1
+    name.write_bytes(damaged)
+    with pytest.raises(CorruptIndexError, match=r"encoder\.idf"):
+        open_index(tmp_path / "x").search(queries, 5)
     stranger = IdfTable((*WORDS[:-1], "ghost"), np.ones(len(WORDS), np.float32))
     with pytest.raises(DataError, match="tokens are not those of"):
         InferenceFreeEncoder(encoder, stranger).encode_query(["cat"])

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from retrievekit.headway import following, report_headway
 from retrievekit.index import dense, documents
 from retrievekit.index.dense import DenseIndex
 from retrievekit.index.documents import document_chunks
-from retrievekit.index.once import Once
+from retrievekit.index.once import MIXED, Once
 from retrievekit.protocols import EncoderCard, Similarity
 from retrievekit.store.commit import vacuum
 from retrievekit.store.files import Files
@@ -511,9 +512,59 @@ def test_a_memory_budget_does_not_change_shards(tmp_path: Path) -> None:
     assert len(encoder.calls) == SHARDS - 3
 
 
+class Batched(Counting):
+    """A toy whose last bits hang on its batches."""
+
+    def __init__(self, batch_size: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.run_settings = {"batch_size": batch_size, "device": "cpu"}
+
+    def encode_document(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        step = np.float32(1e-7 * self.run_settings["batch_size"])
+        return super().encode_document(texts) + step
+
+
+def test_smaller_batches_keep_what_was_encoded_and_say_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = DenseIndex.build(DOCUMENTS, Batched(8), tmp_path / "whole")
+    for name in "xyz":
+        with pytest.raises(KeyboardInterrupt):
+            DenseIndex.build(
+                DOCUMENTS, Batched(8, stop_at=4, why=KeyboardInterrupt()), tmp_path / name
+            )
+    # With the settings of before: byte for byte, and nothing to say.
+    same = DenseIndex.build(DOCUMENTS, Batched(8), tmp_path / "x")
+    assert same.manifest_hash == whole.manifest_hash
+    assert MIXED not in same.segments[0].record.details
+    assert not caplog.records
+    # With others: the shards are kept, which is said once and noted, through merges too.
+    smaller = Batched(4)
+    mixed = DenseIndex.build(DOCUMENTS, smaller, tmp_path / "y")
+    assert len(smaller.calls) == SHARDS - 3
+    (told,) = caplog.messages
+    assert "batch_size 8 then and 4 now" in told
+    assert "last bits may differ" in told
+    noted = [{"batch_size": 4, "device": "cpu"}, {"batch_size": 8, "device": "cpu"}]
+    assert mixed.segments[0].record.details[MIXED] == noted
+    assert mixed.fingerprint == whole.fingerprint
+    assert (mixed.vectors[:30] == whole.vectors[:30]).all()
+    assert (mixed.vectors[30:] != whole.vectors[30:]).any()
+    with mixed.writer() as writer:
+        writer.delete(["d1"])
+        writer.compact()
+    assert mixed.reopen().segments[0].record.details[MIXED] == noted
+    # All again, where that is asked for.
+    again = DenseIndex.build(DOCUMENTS, Batched(4), tmp_path / "z", resume=False)
+    assert (
+        again.manifest_hash
+        == DenseIndex.build(DOCUMENTS, Batched(4), tmp_path / "fresh").manifest_hash
+    )
+
+
 def test_arrays_of_any_kind_are_computed_once(tmp_path: Path) -> None:
     # As a sparse index would: several arrays for a list of texts.
-    card = EncoderCard("s", {"model": "s"}, {"dtype": "float32"})
+    maker = SimpleNamespace(card=EncoderCard("s", {"model": "s"}, {"dtype": "float32"}))
     calls = []
 
     def compute() -> dict[str, NDArray[Any]]:
@@ -522,11 +573,11 @@ def test_arrays_of_any_kind_are_computed_once(tmp_path: Path) -> None:
 
     folder = ShardFolder(tmp_path / FOLDER, Files())
     for _ in range(2):
-        arrays = Once(card, folder).arrays(["a", "b"], compute)
+        arrays = Once(maker, folder).arrays(["a", "b"], compute)
         assert arrays["values"].tolist() == [2.5]
     assert len(calls) == 1
     for texts, role in ((["ab", ""], "document"), (["b", "a"], "document"), (["a", "b"], "query")):
-        Once(card, folder, role).arrays(texts, compute)
+        Once(maker, folder, role).arrays(texts, compute)
     assert len(calls) == 4
     assert len(folder) == 4
 

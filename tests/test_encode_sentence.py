@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from retrievekit import registry
 from retrievekit.corpus import Corpus
@@ -433,9 +435,60 @@ def test_pickles_beside_safetensors_are_left_alone(copy):
 
 
 @pytest.mark.parametrize("name", ["no/such-model", "./no/such/folder", "no such name!"])
-def test_unknown_names_say_what_to_do(name):
-    with pytest.raises(MissingDataError, match=r"no such folder.* HF_HOME"):
-        SentenceEncoder(name).encode_query(["a"])
+def test_unknown_names_say_what_to_do(name, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(MissingDataError) as caught:
+        SentenceEncoder(name, revision="v1").encode_query(["a"])
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"no model {name!r}: there is no such folder")
+    if name == "no/such-model":
+        assert first.endswith("HF_HUB_OFFLINE forbids to ask the hub")
+        assert "hf download no/such-model --revision v1, with HF_HUB_OFFLINE unset" in second
+        assert "HF_HOME" in second
+    else:
+        assert first.endswith("it is no hub id, organisation/model")
+        assert second == "give the path of a model folder, or a hub id"
+
+
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        (
+            LocalEntryNotFoundError("Got: ConnectError\n" + "long " * 99),
+            "the hub cannot be reached",
+        ),
+        (OSError("disk\nand more"), "it could not be fetched (OSError: disk)"),
+        (ValueError("x" * 999), f"it could not be fetched (ValueError: {'x' * 80})"),
+    ],
+)
+def test_what_the_hub_says_is_cut_short(why, said, monkeypatch):
+    def fails(*_, **__):
+        raise why
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fails)
+    with pytest.raises(MissingDataError) as caught:
+        find_folder("no/such-model")
+    first, second = str(caught.value).splitlines()
+    assert first.endswith(f"the hub's cache does not hold it, and {said}")
+    assert "(hf download no/such-model, with" in second
+
+
+@pytest.mark.parametrize(
+    ("max_length", "prompts", "role", "least"),
+    [
+        (1, {"query": "", "document": ""}, "query", 3),
+        (2, {"query": "", "document": ""}, "query", 3),
+        ({"document": 3}, {"query": "", "document": "a "}, "document", 4),
+    ],
+)
+def test_a_length_without_room_for_a_word_is_refused(tiny, max_length, prompts, role, least):
+    settings = {"device": "cpu", "prompts": prompts}
+    with pytest.raises(DataError, match=f"of a {role} are read.*max_length of at least {least}$"):
+        SentenceEncoder(tiny, max_length=max_length, **settings).encode_document(["cat"])
+    encoder = SentenceEncoder(tiny, max_length={role: least}, **settings)
+    cat, dog = encoder.encode(["cat", "dog"], role).vectors
+    assert np.abs(cat - dog).max() > 1e-3
 
 
 def hub_cache(root: Path, name: str, commit: str) -> Path:

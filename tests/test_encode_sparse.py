@@ -8,15 +8,22 @@ import shutil
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from retrievekit import registry
+from retrievekit.bench.encoders import make_any_encoder, make_sparse_encoder
+from retrievekit.cli.app import app
 from retrievekit.corpus import Corpus
+from retrievekit.encode.conventions import Role
+from retrievekit.encode.idf import IdfTable, InferenceFreeEncoder
+from retrievekit.encode.sentence import SentenceEncoder
 from retrievekit.encode.sparse import SpladeEncoder
 from retrievekit.encode.weighing import joined, largest
 from retrievekit.errors import (
@@ -37,8 +44,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what third parties warn of while they are imported
     import torch
     from safetensors.torch import load_file, save_file
+    from sentence_transformers import SentenceTransformer
     from sentence_transformers import SparseEncoder as Library
     from sentence_transformers.base.modules import Router, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
     from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
     from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer
 
@@ -286,6 +295,36 @@ def test_bad_weights_are_found(copy: Path) -> None:
     encoder = SpladeEncoder(copy, device="cpu", batch_size=2)
     with pytest.raises(NonFiniteError, match=r"of document \d .* hold NaN or infinity"):
         encoder.encode_document(["the", "the cat and the dog", "a purr", "a"])
+    # The encoder knows the place, the index knows the id.
+    pairs = [("p", "the"), ("q", "the cat and the dog"), ("r", "a purr"), ("s", "a")]
+    with pytest.raises(NonFiniteError, match="document 'q': the weights of document 1 "):
+        SparseIndex.build(Corpus.from_texts(dict(pairs)), encoder)
+
+
+@pytest.mark.parametrize("model", ["splade", "free"])
+def test_many_threads_get_the_weights_of_one(model: str, request: pytest.FixtureRequest) -> None:
+    encoder = SpladeEncoder(request.getfixturevalue(model), device="cpu", batch_size=2)
+    texts = ["cat " * n for n in (300, 50, 5, 3, 100)]
+    roles: tuple[Role, Role] = ("query", "document")
+    expected = {role: encoder.encode(texts, role) for role in roles}
+    assert expected["document"].stats.cut == 3
+    own = IdfTable.computed(texts, encoder.tokenizer("document"))
+    idf = InferenceFreeEncoder(encoder, own)
+
+    def work(role: Role) -> bool:
+        # A text that was not cut would be too long for the model, or have other weights.
+        for _ in range(15):
+            done = encoder.encode(texts, role)
+            idf.encode_query(texts)
+            IdfTable.computed(texts, encoder.tokenizer(role))
+            if done.stats != expected[role].stats:
+                return False
+            if not np.allclose(dense(done.vectors), dense(expected[role].vectors), atol=1e-5):
+                return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, roles * 3))
 
 
 def test_models_that_are_not_sparse_are_refused(plain: Path, tmp_path: Path) -> None:
@@ -343,6 +382,69 @@ def test_settings_are_checked_at_once(settings: Any, message: str) -> None:
 def test_length_beyond_the_model_is_refused(splade: Path) -> None:
     with pytest.raises(DataError, match="max_length is 25, but the model reads 24 tokens at most"):
         SpladeEncoder(splade, device="cpu", max_length=25).encode_query(["a"])
+
+
+@pytest.mark.parametrize(("role", "least"), [("query", 5), ("document", 4)])
+def test_a_length_without_room_for_a_word_is_refused(splade: Path, role: Any, least: int) -> None:
+    short = SpladeEncoder(splade, device="cpu", max_length=least - 1)
+    with pytest.raises(DataError, match=f"of a {role} are read.*max_length of at least {least}$"):
+        short.encode(["cat"], role)
+    cat, dog = dense(
+        SpladeEncoder(splade, device="cpu", max_length=least).encode(["cat", "dog"], role).vectors
+    )
+    assert np.abs(cat - dog).max() > 1e-3
+
+
+def test_dense_and_sparse_models_show_each_other_s_door(
+    splade: Path, free: Path, plain: Path, tmp_path: Path
+) -> None:
+    for model in (splade, free):
+        with pytest.raises(DataError, match=r"learned sparse model.*--sparse .*SpladeEncoder\("):
+            SentenceEncoder(model, device="cpu").encode_query(["cat"])
+    # Before anything is fetched.
+    for name in ("naver/splade-v3", "opensearch-project/opensearch-neural-sparse-encoding-v1"):
+        with pytest.raises(DataError, match=f'sparse\\("{name}"\\)'):
+            SentenceEncoder(name).encode_query(["cat"])
+    for name in ("intfloat/e5-base-v2", "minilm"):
+        with pytest.raises(DataError, match=f'dense model.*--encoder {name}.* dense\\("{name}"\\)'):
+            make_sparse_encoder(name)
+    with pytest.raises(DataError, match=r"SentenceEncoder\('intfloat/e5-base-v2'\)"):
+        SpladeEncoder("intfloat/e5-base-v2").encode_query(["cat"])
+    pooled = [Transformer(str(plain)), Pooling(16, "cls")]
+    SentenceTransformer(modules=pooled, device="cpu").save(str(tmp_path / "pooled"))
+    with pytest.raises(DataError, match=r"a dense model.*--encoder"):
+        SpladeEncoder(tmp_path / "pooled", device="cpu").encode_query(["cat"])
+    # A plain transformer may be either; a name that is a folder's as well is the folder.
+    assert isinstance(make_any_encoder(str(plain)), SentenceEncoder)
+    assert isinstance(make_any_encoder(str(tmp_path / "pooled")), SentenceEncoder)
+    assert isinstance(make_any_encoder(str(splade)), SpladeEncoder)
+    assert isinstance(make_any_encoder("naver/splade-v3"), SpladeEncoder)
+    assert isinstance(make_any_encoder("minilm"), SentenceEncoder)
+    named = Path(shutil.copytree(plain, tmp_path / "splade-v3"))
+    assert isinstance(make_any_encoder(str(named)), SpladeEncoder)
+    with pytest.raises(DataError, match="learned sparse model"):
+        SentenceEncoder(named, device="cpu").encode_query(["cat"])
+
+
+def test_the_verbs_on_a_sparse_model(splade: Path, plain: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"_id": f"d{n}", "text": text}) for n, text in enumerate(TEXTS)]
+    (tmp_path / "docs.jsonl").write_text("\n".join(lines))
+    source, runner = str(tmp_path / "docs.jsonl"), CliRunner(env={"COLUMNS": "200"})
+    done = runner.invoke(app, ["check", source, "--encoder", str(splade), "--json"])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)["facts"]["probe"]
+    own = SpladeEncoder(splade, device="cpu").encode_document(TEXTS)
+    assert facts["weights_per_text"] == round(len(own.columns) / len(TEXTS), 1)
+    assert facts["max_length"] == {"query": LIMIT, "document": LIMIT}
+    done = runner.invoke(app, ["check", source, "--sparse", str(plain), "--json"])
+    assert "weights_per_text" in json.loads(done.stdout)["facts"]["probe"]
+    path = str(tmp_path / "x")
+    done = runner.invoke(app, ["index", source, "--encoder", str(splade), "-o", path])
+    assert done.exit_code == 1
+    assert f"--sparse {splade}" in " ".join(done.stderr.split())
+    done = runner.invoke(app, ["index", source, "--sparse", "minilm", "-o", path])
+    assert done.exit_code == 1
+    assert "--encoder minilm" in " ".join(done.stderr.split())
 
 
 def test_progress_and_roles(splade: Path) -> None:

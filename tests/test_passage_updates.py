@@ -149,6 +149,47 @@ def test_passages_are_taken_as_they_are_or_refused() -> None:
     assert len(unknown.reopen()) == 4
 
 
+def test_an_empty_index_takes_the_window_of_its_first_passages(tmp_path: Path) -> None:
+    a, b = (Corpus.from_documents([document(name, 5)]) for name in "ab")
+    index = BM25Index.build([], tmp_path / "x")
+    with index.writer() as writer:
+        assert writer.add(a.passages(words=3, stride=2)) == 2
+        assert writer.add(b) == 2
+        assert writer.delete(["a"]) == 2
+    index = open_index(tmp_path / "x")
+    assert index.window == Window(3, 2, True)
+    assert index.fingerprint == fresh({"b": document("b", 5)}).fingerprint
+    with index.writer() as writer, pytest.raises(DataError, match="were cut by Window"):
+        writer.add(a.passages(words=3))
+    # An update that fails, and one whose documents were all deleted.
+    other = BM25Index.build([])
+    with other.writer() as writer:
+        with pytest.raises(DuplicateIdError, match="twice"):
+            writer.add(split_documents([document("a", 5), document("a", 5)], words=3))
+        assert writer.add(a) == 1
+    assert other.reopen().window is None
+    with other.writer() as writer:
+        writer.delete(["a"])
+    with other.writer() as writer:
+        writer.add(a.passages(words=3))
+    assert other.reopen().window == Window(3, 3, True)
+    assert list(other.reopen().ids) == ["a#0000", "a#0001"]
+
+
+def test_given_vectors_and_weights_keep_the_window() -> None:
+    passages = Corpus.from_documents([document("a", 5)]).passages(words=3, stride=2)
+    stream = split_documents([document("a", 5)], words=3, stride=2)
+    vectors = np.eye(2, 4, dtype=np.float32)
+    dense = DenseIndex.from_vectors(stream, vectors, similarity="dot")
+    assert (dense.window, len(dense)) == (passages.window, 2)
+    pairs = [(passage, {"w": 1.0}) for passage in passages]
+    assert SparseIndex.from_weights(pairs).window is None
+    sparse = SparseIndex.from_weights(pairs, window=passages.window)
+    assert sparse.window == passages.window
+    with sparse.writer() as writer:
+        assert writer.delete(["a"]) == 2
+
+
 def test_a_passage_is_no_document() -> None:
     index = fresh({"a": document("a", 5)})
     with index.writer() as writer, pytest.raises(UnknownNameError, match="ids of their documents"):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from retrievekit import registry
+from retrievekit.corpus import Document
 from retrievekit.errors import UnknownNameError
 from retrievekit.testing import IndexCase, check_index, index_cases
 from retrievekit.testing.histories import Update, document, documents, found_in, strays, updates
@@ -71,6 +73,14 @@ def test_answers_of_another_index_are_noticed() -> None:
     index.manifest.statistics["tokens"] += 5  # type: ignore[index]
     with pytest.raises(AssertionError, match=r"answers of a fresh index: .*query"):
         check_index(case, index, [document(f"d{n}", 1) for n in range(20)])
+
+
+def test_the_case_of_int8_stores_int8() -> None:
+    case = index_cases()["dense-stored-int8"]
+    index = case.build([Document(f"d{n}", f"cat {n}") for n in range(4)])
+    with index.writer() as writer:
+        writer.add([Document("e", "dog")])
+    assert [s["vectors"].dtype for s in index.reopen().segments] == [np.int8, np.int8]
 
 
 @pytest.mark.parametrize("verb", ["build", "add", "upsert", "delete", "compact", "mixed"])

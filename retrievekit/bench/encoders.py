@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retrievekit import registry
-from retrievekit.errors import DataError, UnknownNameError
+from retrievekit.errors import DataError, MissingDataError, UnknownNameError
 
 
 def encoder_names() -> list[str]:
@@ -106,16 +106,50 @@ def make_sparse_encoder(name: str, method: str | None = None) -> Any:
         The encoder.
 
     Raises:
+        DataError: It is a dense encoder; says how that is used.
         MissingDataError: There is no such model.
         UnknownNameError: No such method.
     """
     from retrievekit.encode.framework import FrameworkEncoder
+    from retrievekit.encode.kinds import named_kind, other_kind
+
+    dense = "/" in name and method is None and named_kind(name) == "dense"
+    if not Path(name).expanduser().is_dir() and (dense or name in encoder_names()):
+        raise other_kind(name, "sparse")
 
     if method is not None or _is_checkpoint(name):
         return FrameworkEncoder(name, method)
     from retrievekit.encode.sparse import SpladeEncoder
 
     return SpladeEncoder(name)
+
+
+def make_any_encoder(name: str) -> Any:
+    """A dense or a sparse encoder, whichever the model of that name is.
+
+    Args:
+        name: A registered name, a model folder or a hub id; a plain transformer of no known name
+            is taken for a dense one.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        UnknownNameError: Almost a registered name, and neither a folder nor ``organisation/model``.
+    """
+    from retrievekit.encode.folders import find_folder
+    from retrievekit.encode.kinds import kind_of, named_kind
+    from retrievekit.encode.sparse import SpladeEncoder
+
+    made = make_encoder(name)
+    if name in encoder_names():
+        return made
+    try:
+        kind = kind_of(find_folder(name))
+    except MissingDataError:
+        # Said when the encoder is used.
+        return SpladeEncoder(name) if named_kind(name) == "sparse" else made
+    return make_sparse_encoder(name) if kind == "sparse" else made
 
 
 def _is_checkpoint(name: str) -> bool:

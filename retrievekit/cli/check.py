@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "check beir/scifact --encoder minilm",
+    "check beir/scifact --encoder naver/splade-v3",
     "check docs/",
     "check corpus.jsonl --queries queries.jsonl --qrels qrels.tsv --json",
 )
@@ -39,7 +40,18 @@ def check(
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="Try this encoder on a sample: minilm, a model folder or a hub name."),
+        typer.Option(
+            help="Try this encoder, dense or learned sparse, on a sample: minilm, a model folder "
+            "or a hub name."
+        ),
+    ] = None,
+    sparse: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENCODER",
+            help="The same for a sparse encoder that neither its name nor its folder tells from "
+            "a dense one.",
+        ),
     ] = None,
     sample: Annotated[
         int, typer.Option(min=1, help="Documents that the encoder is tried on.")
@@ -53,14 +65,20 @@ def check(
     from retrievekit.cli.sources import looks_like_a_file
     from retrievekit.doctor.examine import collection_of, examine
 
+    if encoder is not None and sparse is not None:
+        raise typer.BadParameter("give either --encoder or --sparse, not both")
     looks_like_a_file(corpus)
     with Progress() as progress:
         collection = collection_of(corpus, queries, qrels, progress)
         made = None
         if encoder is not None:
-            from retrievekit.bench.systems import make_encoder
+            from retrievekit.bench.encoders import make_any_encoder
 
-            made = make_encoder(encoder)
+            made = make_any_encoder(encoder)
+        elif sparse is not None:
+            from retrievekit.bench.encoders import make_sparse_encoder
+
+            made = make_sparse_encoder(sparse)
         report = examine(collection, made, sample=sample, progress=progress)
     if as_json:
         emit_json(report.to_dict())
@@ -128,14 +146,17 @@ def _probe_lines(probe: dict[str, Any]) -> list[str]:
     if "dim" in probe:
         about.insert(0, f"{probe['dim']:,} components")
     else:
-        about.insert(0, f"{probe['weights_per_text']:,.0f} weights a text")
+        asked = probe["weights_per_query"]
+        of_queries = "" if asked is None else f", {asked:,.0f} a query"
+        about.insert(0, f"{probe['weights_per_text']:,.0f} weights a document{of_queries}")
     about += _lengths(probe["max_length"])
     about += [str(value) for value in probe["numerics"].values() if value]
     return [
         f"{clean(str(probe['encoder']))}: {', '.join(about)}",
         f"expected to index: {duration(probe['seconds'])} at {probe['texts_per_second']:,.1f} "
         f"documents a second (a probe of {probe['probed']:,} here and now), "
-        f"{size(probe['vector_bytes'])} of vectors and {size(probe['text_bytes'])} of text",
+        f"{size(probe['vector_bytes'])} of {'vectors' if 'dim' in probe else 'postings'} and "
+        f"{size(probe['text_bytes'])} of text",
     ]
 
 

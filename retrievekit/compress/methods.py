@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from retrievekit import registry
 from retrievekit.encode.truncated import TruncatedEncoder, truncated, truncated_card
-from retrievekit.errors import DataError
+from retrievekit.errors import DataError, UnknownNameError
 from retrievekit.index.dense import DenseIndex
 from retrievekit.index.engines.named import engine_named
 from retrievekit.protocols import Encoder, EncoderCard
@@ -76,11 +76,22 @@ def plan_of(method: str, index: DenseIndex) -> Plan:
     name, _, argument = method.partition(":")
     if name in registry.names("compress"):
         plan: Plan = registry.resolve("compress", name)(index, argument)
+    elif method == method.lower() and method not in registry.names("engine"):
+        raise _unknown(method)  # factory strings of FAISS have capitals
     else:
         plan = _changed(index, engine=method)
     if plan.engine != "flat":
-        engine_named(plan.engine, plan.dim, index.similarity)
+        try:
+            engine_named(plan.engine, plan.dim, index.similarity)
+        except UnknownNameError as why:
+            raise _unknown(method) from why
     return plan
+
+
+def _unknown(method: str) -> UnknownNameError:
+    hint = "Or name an engine by a factory string of FAISS, such as 'IVF512,PQ96x4fs'."
+    name = method.partition(":")[0]
+    return UnknownNameError.among("compression", name, registry.names("compress"), hint)
 
 
 def binary(index: DenseIndex, argument: str) -> Plan:

@@ -17,6 +17,7 @@ from retrievekit.cuts import Cuts
 from retrievekit.doctor.report import Finding, shown, some
 from retrievekit.encode.conventions import ROLES, convention_of, hub_id_of
 from retrievekit.errors import NonFiniteError, RetrieveKitError
+from retrievekit.index.encoders import naming
 from retrievekit.protocols import EncoderCard
 from retrievekit.vectors import SparseVectors
 
@@ -28,6 +29,10 @@ SECONDS = 20.0
 _WARMING = 8
 _PILOT = 24
 _COLLAPSED = 0.98
+_MANY_WEIGHTS = 1024
+
+POSTING_BYTES = 12
+"""Bytes of one term weight in an index."""
 
 
 def probe(
@@ -83,24 +88,30 @@ def _probed(
     progress: Progress | None,
 ) -> tuple[dict[str, Any], list[Finding]]:
     texts = [document.contents for document in sample]
+    ids = [document.doc_id for document in sample]
+
+    def read_from(start: int, stop: int) -> Any:
+        with naming(ids[start:stop]):
+            return encoder.encode_document(texts[start:stop])
+
     told = progress or (lambda label, done, total: None)
     told("loading the encoder", 0, None)
     findings = list(_prompt_findings(encoder.card))
     with Cuts().collected():
         # Loads the model; the first texts are slow for other reasons than their length, too.
-        encoder.encode_document(texts[:_WARMING])
+        read_from(0, _WARMING)
     document_cuts, query_cuts = Cuts(), Cuts()
     with document_cuts.collected():
         start = time.perf_counter()
         told("probing", 0, len(texts))
-        parts = [encoder.encode_document(texts[:_PILOT])]
+        parts = [read_from(0, _PILOT)]
         rate = min(_PILOT, len(texts)) / max(time.perf_counter() - start, 1e-9)
         end = _PILOT + int(rate * SECONDS)
         if len(texts) > _PILOT:
             told("probing", _PILOT, len(texts))
             start = time.perf_counter()
             # In one call, since an encoder sorts by length what it is given together.
-            parts.append(encoder.encode_document(texts[_PILOT:end]))
+            parts.append(read_from(_PILOT, end))
             rate = len(texts[_PILOT:end]) / max(time.perf_counter() - start, 1e-9)
     with query_cuts.collected():
         asked = encoder.encode_query(list(queries)) if queries else None
@@ -110,7 +121,8 @@ def _probed(
     facts: dict[str, Any] = {
         "encoder": card.name,
         "similarity": getattr(encoder, "similarity", "dot"),
-        "max_length": card.identity.get("max_length"),
+        # Sparse encoders have what is read by role, besides what was asked for.
+        "max_length": card.identity.get("limits", card.identity.get("max_length")),
         "numerics": dict(card.numerics),
         "probed": len(read),
         "texts_per_second": round(rate, 2),
@@ -118,15 +130,19 @@ def _probed(
         "text_bytes": text_bytes,
     }
     if isinstance(parts[0], SparseVectors):
-        per_text = sum(int(part.offsets[-1]) for part in parts) / max(len(read), 1)
+        counts = np.concatenate([np.diff(part.offsets) for part in parts])
+        per_text = float(counts.mean())
         facts["weights_per_text"] = round(per_text, 1)
-        # A row and a weight of 32 bits each, before anything is compressed.
-        facts["vector_bytes"] = round(8 * per_text * documents)
+        facts["weights_per_query"] = (
+            None if asked is None else round(float(np.diff(asked.offsets).mean()), 1)
+        )
+        facts["vector_bytes"] = round(POSTING_BYTES * per_text * documents)
+        findings += _weight_findings(counts, ids, queries, asked)
         return facts, findings
     vectors = np.concatenate(parts)
     facts["dim"] = int(vectors.shape[1])
     facts["vector_bytes"] = 4 * documents * int(vectors.shape[1])
-    findings += _vector_findings(vectors, [d.doc_id for d in sample], card, facts["similarity"])
+    findings += _vector_findings(vectors, ids, card, facts["similarity"])
     if asked is not None and not np.isfinite(asked).all():
         bad = np.flatnonzero(~np.isfinite(asked).all(axis=1))
         examples = shown(queries[int(row)] for row in bad)
@@ -182,6 +198,44 @@ def _cut_findings(documents: Cuts, queries: Cuts) -> Iterator[Finding]:
 
 
 _PLURALS = {"document": "documents", "query": "queries"}
+
+
+def _weight_findings(
+    counts: NDArray[np.int64], ids: Sequence[str], queries: Sequence[str], asked: Any
+) -> Iterator[Finding]:
+    """What there is to say of the numbers of term weights."""
+    none = np.flatnonzero(counts == 0)
+    if len(none):
+        yield Finding(
+            "no-weights",
+            "warning",
+            f"{some(len(none), 'document')} of a sample of {len(counts):,} without any term weight",
+            len(none),
+            shown(ids[int(row)] for row in none),
+            "they are never found; are these documents empty?",
+        )
+    per_query = np.ones(0) if asked is None else np.diff(asked.offsets)
+    lost = np.flatnonzero(per_query == 0)
+    if len(lost):
+        yield Finding(
+            "query-without-weights",
+            "warning",
+            f"{some(len(lost), 'query', 'queries')} without any term weight",
+            len(lost),
+            shown(queries[int(row)] for row in lost),
+            "they find nothing",
+        )
+    if counts.mean() > _MANY_WEIGHTS:
+        yield Finding(
+            "many-weights",
+            "warning",
+            f"{counts.mean():,.0f} term weights a document, where learned sparse models have "
+            "100 to 300",
+            len(counts),
+            (),
+            "searches read them all: keep the largest, SpladeEncoder(..., "
+            "active={'document': 256}); or is a part of the model not trained?",
+        )
 
 
 def _vector_findings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -251,6 +252,42 @@ def by_parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     """
     for start in range(0, len(texts), TOKENIZED_AT_A_TIME):
         yield texts[start : start + TOKENIZED_AT_A_TIME]
+
+
+def for_counting(tokenizer: Any) -> Any:
+    """A copy of a tokenizer that counts all of a text's tokens.
+
+    A model sets its own to cut texts; one that is set to and fro between threads would cut here and
+    not there.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+
+    Returns:
+        The copy, set already, so that several threads may count with it.
+    """
+    found = copy.deepcopy(tokenizer)
+    found(["a"], truncation=False, padding=False, verbose=False)
+    return found
+
+
+def check_room(name: str, role: Role, limit: int | None, taken: int) -> None:
+    """Refuse a length that leaves no room for a single token of a text.
+
+    Args:
+        name: The model, for messages.
+        role: ``query`` or ``document``.
+        limit: Tokens of a text that are read, special tokens and prompt included; None for all.
+        taken: How many of them special tokens and the prompt take.
+
+    Raises:
+        DataError: None is left: all texts would have one vector.
+    """
+    if limit is not None and limit <= taken:
+        raise DataError(
+            f"{name}: {limit} tokens of a {role} are read, and special tokens and prompt alone are "
+            f"{taken}, so that all texts would be one; give a max_length of at least {taken + 1}"
+        )
 
 
 def check_settings(dtype: str, batch_size: int) -> None:

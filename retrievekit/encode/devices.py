@@ -13,7 +13,7 @@ import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from retrievekit.errors import DataError
 
@@ -46,6 +46,25 @@ def devices_of(device: Device) -> tuple[str | None, ...]:
     if not names or not all(isinstance(name, str) for name in names):
         raise DataError(f"device is a name such as 'cuda:1', or a list of names; got {device!r}")
     return names
+
+
+def run_settings(batch_size: int, devices: Sequence[str | None]) -> dict[str, Any]:
+    """What the last bits of a torch model's numbers hang on besides model and texts.
+
+    Args:
+        batch_size: Texts that pass through the model together.
+        devices: Where it computes; None stands for the best there is.
+
+    Returns:
+        Plain JSON; equal devices count as one.
+    """
+    import torch
+
+    from retrievekit.encode.backends.hardware import best_device
+
+    kinds = sorted({best_device(device).partition(":")[0] for device in devices})
+    threads = torch.get_num_threads() if kinds == ["cpu"] else None
+    return {"batch_size": batch_size, "device": "+".join(kinds), "threads": threads}
 
 
 class Copies(Generic[M]):

@@ -128,13 +128,46 @@ def hub_folder(
     try:
         return snapshot(offline=False)
     except (OSError, ValueError, transport) as why:
-        first = str(why).strip().splitlines()[0] if str(why).strip() else type(why).__name__
         raise MissingDataError(
-            f"no model {name!r}: there is no such folder, and the hub's cache does not hold it, "
-            f"nor could it be fetched ({type(why).__name__}: {first}). Give the path of a model "
-            f"folder, or fetch it where the hub is reachable (hf download {name}) and point "
-            "HF_HOME at that cache"
+            f"no model {name!r}: there is no such folder, the hub's cache does not hold it, and "
+            f"{_why_missing(why, revision)}\n{_ways_to_get(name, revision, why)}"
         ) from why
+
+
+def _kinds(why: BaseException) -> list[str]:
+    # By name: how their classes derive from each other is another thing in each version.
+    return [kind.__name__ for kind in type(why).__mro__]
+
+
+def _why_missing(why: BaseException, revision: str | None) -> str:
+    """What kept a model from being fetched, in a few words: the hub's own fill a page."""
+    from huggingface_hub import constants
+
+    kinds = _kinds(why)
+    for kind, said in (
+        ("GatedRepoError", "the hub gives it to those only who accepted its terms (hf auth login)"),
+        ("RepositoryNotFoundError", "the hub has none of that name, unless it is a private one"),
+        ("RevisionNotFoundError", f"the hub has no revision {revision!r} of it"),
+        ("HFValidationError", "it is no hub id, organisation/model"),
+    ):
+        if kind in kinds:
+            return said
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids to ask the hub"
+    if {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError"} & set(kinds):
+        return "the hub cannot be reached"
+    first = str(why).strip().partition("\n")[0]
+    return f"it could not be fetched ({kinds[0]}: {first[:80]})"
+
+
+def _ways_to_get(name: str, revision: str | None, why: BaseException) -> str:
+    if "HFValidationError" in _kinds(why):
+        return "give the path of a model folder, or a hub id"
+    wanted = name if revision is None else f"{name} --revision {revision}"
+    return (
+        f"fetch it where the hub is reachable (hf download {wanted}, with HF_HUB_OFFLINE unset) "
+        "and point HF_HOME at that cache, or give the path of a model folder"
+    )
 
 
 def check_folder(path: Path, *, allow_pickle: bool = False, replaced: tuple[str, ...] = ()) -> None:

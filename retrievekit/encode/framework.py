@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrievekit.encode.conventions import ROLES, Role
+from retrievekit.encode.devices import run_settings
 from retrievekit.encode.folders import ModelFolder, check_folder, content_of, find_folder
 from retrievekit.encode.methods import METHODS, Head, Method, Repeats
 from retrievekit.encode.quiet import without_bars
@@ -233,6 +234,11 @@ class FrameworkEncoder(TermEncoder):
         sizes = [int(config.vocab_size) for config in self._transformers]
         return max(sizes, default=len(self._tokenizer))
 
+    @property
+    def run_settings(self) -> Mapping[str, Any]:
+        """What the last bits hang on besides model and texts; kept beside what is encoded."""
+        return run_settings(self.batch_size, (self.device,))
+
     @cached_property
     def card(self) -> EncoderCard:
         """Who the encoder is; loads the model."""
@@ -260,14 +266,16 @@ class FrameworkEncoder(TermEncoder):
     def _run(self, texts: list[str], role: Role) -> NDArray[np.float32]:
         import torch
 
-        read = self._tokenizer(
-            texts,
-            padding=True,
-            truncation=True,
-            max_length=self._limit,
-            return_special_tokens_mask=True,
-            return_tensors="pt",
-        ).to(self._device)
+        limit = self._limit
+        with self._loading:  # the first text sets the tokenizer to cut, for all threads
+            read = self._tokenizer(
+                texts,
+                padding=True,
+                truncation=True,
+                max_length=limit,
+                return_special_tokens_mask=True,
+                return_tensors="pt",
+            ).to(self._device)
         repeats = self.repeats if role == "query" else "max"
         ids = read["input_ids"]
         # The tokenizer's own mask has only those that it put around a text.

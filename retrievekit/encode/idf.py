@@ -18,13 +18,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrievekit import registry
 from retrievekit.corpus import Corpus
-from retrievekit.encode.batches import check_texts
+from retrievekit.encode.batches import check_texts, for_counting
 from retrievekit.encode.weighing import TermEncoder
 from retrievekit.errors import DataError, ParseError, UnknownNameError
 from retrievekit.protocols import EncoderCard, Progress
@@ -34,6 +35,8 @@ UNSEEN = 1.0
 """The weight of a token that no document holds, as in the published tables."""
 
 _AT_A_TIME = 1024
+
+_TABLE = "idf"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +85,7 @@ class IdfTable:
         """
         if isinstance(source, str):
             raise DataError("an idf table is counted over texts; got one string")
-        counts = np.zeros(len(tokenizer), np.int64)
+        counts, tokenizer = np.zeros(len(tokenizer), np.int64), for_counting(tokenizer)
         texts = _texts(source) if isinstance(source, Corpus) else source
         part: list[str] = []
         documents = 0
@@ -210,25 +213,55 @@ class InferenceFreeEncoder:
         return cls(documents, table)
 
     @classmethod
-    def from_card(cls, card: EncoderCard) -> NoReturn:
-        """Refuse: a card does not hold the table.
+    def from_card(
+        cls, card: EncoderCard, kept: Mapping[str, NDArray[Any]] | None = None
+    ) -> InferenceFreeEncoder:
+        """The encoder that a card and the table kept beside it describe.
 
         Args:
             card: A card that an `InferenceFreeEncoder` gave.
+            kept: What `kept` of it was; float32 ``(V,)`` by name.
+
+        Returns:
+            The encoder.
 
         Raises:
-            UnknownNameError: Always; says how to bring the encoder.
+            UnknownNameError: The table was not kept; says how to bring the encoder.
         """
-        raise UnknownNameError(
-            f"the queries of {card.name!r} are weighed by a table of its own, which no index can "
-            "load again: open the index with its encoder, SparseIndex.open(path, encoder)"
-        )
+        made_by = card.identity.get("documents")
+        if not kept or made_by is None:
+            raise UnknownNameError(
+                f"the queries of {card.name!r} are weighed by a table of its own, which this index "
+                "does not hold: open the index with its encoder, SparseIndex.open(path, encoder)"
+            )
+        own = {key: value for key, value in card.identity.items()
+               if key not in ("queries", "documents")}  # fmt: skip
+        described = EncoderCard(card.name, {**own, "class": made_by}, card.numerics)
+        documents = registry.resolve("encoder-class", made_by)(described)
+        weights = kept[_TABLE]
+        return cls(documents, IdfTable(tuple(documents.tokens[: len(weights)]), weights))
+
+    @property
+    def kept(self) -> Mapping[str, NDArray[np.float32]]:
+        """What an index keeps so that the card leads here again: the table, float32 ``(V,)``."""
+        return {_TABLE: self.table.weights}
+
+    @property
+    def run_settings(self) -> Mapping[str, Any]:
+        """Those of the documents' encoder."""
+        found: Mapping[str, Any] = getattr(self.documents, "run_settings", {})
+        return found
 
     @property
     def card(self) -> EncoderCard:
         """Who the encoder is; loads the model."""
         card = self.documents.card
-        identity = {**card.identity, "class": "idf", "queries": self.table.content_hash}
+        identity = {
+            **card.identity,
+            "class": "idf",
+            "documents": card.identity.get("class"),
+            "queries": self.table.content_hash,
+        }
         return EncoderCard(card.name, identity, card.numerics)
 
     @property
@@ -292,7 +325,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _tokenizer(documents: TermEncoder) -> Any:
-    found = documents.tokenizer("document")
+    found = documents.counting("document")
     if found is None:
         raise DataError(
             f"{documents.name}: has no tokenizer of transformers, by whose tokens a table weighs"

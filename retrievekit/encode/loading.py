@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from retrievekit.encode.backends.choices import Choice, check_installed
 from retrievekit.encode.backends.hardware import found_device, has_bfloat16
+from retrievekit.encode.batches import check_room, for_counting
+from retrievekit.encode.conventions import ROLES
 from retrievekit.encode.devices import Copies
 from retrievekit.encode.folders import ModelFolder, content_of
 from retrievekit.encode.quiet import read_whole
@@ -77,6 +78,9 @@ def load(
     model = _read(folder, places[0], dtype)
     counting = _counting(model, folder)
     wiring = wire(model, folder, asked, tell=tell)
+    for role in ROLES if counting is not None else ():
+        alone = counting([wiring.prompts[role]], truncation=False, padding=False, verbose=False)
+        check_room(folder.name, role, wiring.limits[role], len(alone["input_ids"][0]))
     model.eval()
     if dtype != "float32":
         pool_in_float32(model)
@@ -130,7 +134,7 @@ def _counting(model: SentenceTransformer, folder: ModelFolder) -> Any:
             f"{folder.path}: the tokenizer knows no words, so that all texts would have one vector;"
             " copy its files (tokenizer.json, vocab.txt, ...) from where the model came from"
         )
-    return copy.deepcopy(tokenizer)
+    return for_counting(tokenizer)
 
 
 def module_name(module: Any, folder: Path, place: int) -> str:

@@ -40,8 +40,9 @@ from retrievekit.encode.batches import (
     check_settings,
 )
 from retrievekit.encode.conventions import Role
-from retrievekit.encode.devices import Device, devices_of
+from retrievekit.encode.devices import Device, devices_of, run_settings
 from retrievekit.encode.folders import ModelFolder, check_folder, content_of, find_folder
+from retrievekit.encode.kinds import check_kind_of, named_kind, other_kind
 from retrievekit.encode.loading import Loaded, load, module_name
 from retrievekit.encode.minilm import NAME as MINILM
 from retrievekit.encode.minilm import minilm_folder
@@ -174,13 +175,16 @@ class SentenceEncoder(BatchEncoder):
             MissingExtraError: ``minilm`` is not installed and cannot be fetched.
             MissingDataError: There is no such model; the message says what to do.
             CorruptIndexError: The weights of ``minilm`` are not the hub's.
-            DataError: The folder holds what is not loaded.
+            DataError: The folder holds what is not loaded, or a learned sparse model.
         """
         if self.name == MINILM:
             found = minilm_folder()
         else:
+            if "/" in self.name and named_kind(self.name) == "sparse":
+                raise other_kind(self.name, "dense")  # before it is fetched
             found = find_folder(self.name, self.revision)
         check_folder(found.path)
+        check_kind_of(found, "dense")
         check_loadable(found)
         return found
 
@@ -248,6 +252,11 @@ class SentenceEncoder(BatchEncoder):
     def wiring(self) -> Wiring:
         """How the model is used: prompts, lengths, similarity, and what was assumed; loads it."""
         return self._ready().wiring
+
+    @property
+    def run_settings(self) -> Mapping[str, Any]:
+        """What the last bits hang on besides model and texts; kept beside what is encoded."""
+        return run_settings(self.batch_size, self.devices)
 
     @cached_property
     def card(self) -> EncoderCard:

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from retrievekit.encode.batches import Dtype, check_settings
 from retrievekit.encode.conventions import ROLES, Role
+from retrievekit.encode.devices import run_settings
 from retrievekit.encode.folders import ModelFolder, check_folder, content_of, find_folder
+from retrievekit.encode.kinds import check_kind_of, named_kind, other_kind
 from retrievekit.encode.weighing import TermEncoder
 from retrievekit.errors import DataError
 from retrievekit.protocols import EncoderCard
@@ -114,10 +116,13 @@ class SpladeEncoder(TermEncoder):
 
         Raises:
             MissingDataError: There is no such model; the message says what to do.
-            DataError: The folder holds what is not loaded.
+            DataError: The folder holds what is not loaded, or a dense model.
         """
+        if "/" in self.name and named_kind(self.name) == "dense":
+            raise other_kind(self.name, "sparse")  # before it is fetched
         found = find_folder(self.name, self.revision)
         check_folder(found.path)
+        check_kind_of(found, "sparse")
         return found
 
     @property
@@ -161,7 +166,15 @@ class SpladeEncoder(TermEncoder):
                     f"{max(limits)} tokens at most"
                 )
             model.max_seq_length = self.max_length
+        for role in ROLES:
+            # The first text sets the tokenizer to cut: better now than when threads share it.
+            _first(model, role).preprocess(["a"])
         return model
+
+    @property
+    def run_settings(self) -> Mapping[str, Any]:
+        """What the last bits hang on besides model and texts; kept beside what is encoded."""
+        return run_settings(self.batch_size, (self.device,))
 
     @cached_property
     def card(self) -> EncoderCard:

@@ -25,9 +25,11 @@ from retrievekit.encode.batches import (
     Lengths,
     by_parts,
     by_role,
+    check_room,
     check_settings,
 )
 from retrievekit.encode.conventions import ROLES, Role
+from retrievekit.encode.devices import run_settings
 from retrievekit.encode.folders import (
     ModelFolder,
     check_folder,
@@ -151,6 +153,8 @@ class Tower(BatchEncoder):
     def _network(self) -> torch.nn.Module:
         import torch
 
+        for role in ROLES:
+            check_room(self.name, role, self.max_length[role], len(self._tokens([""], role)[0]))
         weights = read_weights(self.folder.path, allow_pickle=self.allow_pickle)
         network = self._built(weights)
         dtype: torch.dtype = getattr(torch, self.dtype)
@@ -173,6 +177,11 @@ class Tower(BatchEncoder):
                 "copy these files from the model that this one was trained from"
             )
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+
+    @property
+    def run_settings(self) -> Mapping[str, Any]:
+        """What the last bits hang on besides model and texts; kept beside what is encoded."""
+        return run_settings(self.batch_size, (self.device,))
 
     @cached_property
     def card(self) -> EncoderCard:

@@ -7,7 +7,7 @@ Representation Learning", NeurIPS 2022). What is left of a vector of length 1 is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,12 @@ class TruncatedEncoder:
             float32 ``(n, dim)``.
         """
         return truncated(self.encoder.encode_query(texts), self.dim, self.similarity)
+
+    @property
+    def run_settings(self) -> Mapping[str, Any]:
+        """Those of the whole encoder."""
+        found: Mapping[str, Any] = getattr(self.encoder, "run_settings", {})
+        return found
 
     def encode_document(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of documents.

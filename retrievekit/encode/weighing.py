@@ -6,6 +6,7 @@ that were cut are counted and told.
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrievekit.cuts import report_cuts
-from retrievekit.encode.batches import EncodingStats, Lengths, check_role, check_texts
+from retrievekit.encode.batches import (
+    EncodingStats,
+    Lengths,
+    by_parts,
+    check_role,
+    check_room,
+    check_texts,
+    for_counting,
+)
 from retrievekit.encode.conventions import ROLES, Role
 from retrievekit.errors import DataError, EncoderContractError, NonFiniteError
 from retrievekit.headway import report_headway
 from retrievekit.protocols import EncoderCard, Progress
 from retrievekit.vectors import SparseVectors
-
-TOKENIZED_AT_A_TIME = 1024
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,8 @@ class TermEncoder(ABC):
         self.name = name
         self.batch_size = batch_size
         self.active: dict[Role, int] = {role: int(most) for role, most in (active or {}).items()}
+        self._copying = threading.Lock()
+        self._copies: dict[Role, Any] = {}
 
     @property
     @abstractmethod
@@ -85,6 +94,21 @@ class TermEncoder(ABC):
         Returns:
             A tokenizer of transformers.
         """
+
+    def counting(self, role: Role) -> Any:
+        """A copy of a role's tokenizer that cuts nothing, safe beside a model that cuts.
+
+        Args:
+            role: ``query`` or ``document``.
+
+        Returns:
+            The copy, or None where there is no tokenizer.
+        """
+        with self._copying:
+            if role not in self._copies:
+                own = self.tokenizer(role)
+                self._copies[role] = None if own is None else for_counting(own)
+            return self._copies[role]
 
     @abstractmethod
     def limit(self, role: Role) -> int | None:
@@ -163,7 +187,8 @@ class TermEncoder(ABC):
             Weights in the order of the texts, and counts.
 
         Raises:
-            DataError: A text is no string or no valid Unicode, or the role is unknown.
+            DataError: A text is no string or no valid Unicode, or the role is unknown; or
+                `max_length` leaves no room for a text.
             NonFiniteError: The model gave NaN or infinity; names the text.
             EncoderContractError: The model gave another number of weights than its vocabulary has.
         """
@@ -186,7 +211,8 @@ class TermEncoder(ABC):
                 row = int(rows[bad[0]])
                 raise NonFiniteError(
                     f"the weights of {role} {row} ({texts[row][:60]!r}) hold NaN or infinity; "
-                    f"{self.name}: its weights may be damaged, or its dtype too narrow"
+                    f"{self.name}: its weights may be damaged, or its dtype too narrow",
+                    row,
                 )
             places, columns, values = largest(batch, self.active.get(role))
             parts.append((rows[places], columns, values))
@@ -203,21 +229,23 @@ class TermEncoder(ABC):
 
     def _lengths(self, texts: Sequence[str], role: Role) -> Lengths:
         """How long texts are, prompt and special tokens counted."""
-        tokenizer, prompt, limit = self.tokenizer(role), self._prompt(role), self.limit(role)
+        tokenizer, prompt, limit = self.counting(role), self._prompt(role), self.limit(role)
         if tokenizer is None:
             return Lengths([len(text) for text in texts], tokens=False, limit=limit)
-        sizes: list[int] = []
-        for start in range(0, len(texts), TOKENIZED_AT_A_TIME):
-            part = [prompt + text for text in texts[start : start + TOKENIZED_AT_A_TIME]]
+
+        def counted(part: Sequence[str]) -> list[int]:
             ids = tokenizer(
-                part,
+                [prompt + text for text in part],
                 truncation=False,
                 padding=False,
                 return_attention_mask=False,
                 add_special_tokens=self._specials(role),
                 verbose=False,
             )["input_ids"]
-            sizes += [len(row) for row in ids]
+            return [len(row) for row in ids]
+
+        check_room(self.name, role, limit, counted([""])[0])
+        sizes = [size for part in by_parts(texts) for size in counted(part)]
         return Lengths(sizes, tokens=True, limit=limit)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import weakref
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,14 @@ from retrievekit.vectors import DenseVectors
 
 if TYPE_CHECKING:
     from retrievekit.index.dense import DenseIndex
+
+REMEMBERED = 1 << 12
+"""Queries of a batch whose vectors are kept at most, as long as the batch itself lives."""
+
+# By index: the last batch, the encoder that it was asked of, and its vectors. Feedback between two
+# searches wants the vectors that the first one had, and encoding them takes longer than all else.
+_last: weakref.WeakKeyDictionary[DenseIndex, tuple[weakref.ref[Queries], Any, NDArray[np.float32]]]
+_last = weakref.WeakKeyDictionary()
 
 
 def query_vectors(index: DenseIndex, queries: Queries) -> NDArray[np.float32]:
@@ -32,6 +41,29 @@ def query_vectors(index: DenseIndex, queries: Queries) -> NDArray[np.float32]:
         EncoderMismatchError: The vectors were made by another encoder.
         DataError: The vectors have another number of components.
     """
+    vectors = _vectors(index, queries)
+    if len(queries) <= REMEMBERED:
+        _last[index] = weakref.ref(queries), index.__dict__.get("encoder"), vectors
+    return vectors
+
+
+def searched_vectors(index: DenseIndex, queries: Queries) -> NDArray[np.float32]:
+    """The vectors that an index was searched with last, where it was with this very batch.
+
+    Args:
+        index: The index.
+        queries: As in `query_vectors`.
+
+    Returns:
+        float32 ``(nq, dim)``: those of `query_vectors`, asked again where another batch came since.
+    """
+    last = _last.get(index)
+    if last is not None and last[0]() is queries and last[1] is index.__dict__.get("encoder"):
+        return last[2]
+    return query_vectors(index, queries)
+
+
+def _vectors(index: DenseIndex, queries: Queries) -> NDArray[np.float32]:
     if isinstance(queries.form, DenseVectors):
         made_by = queries.form.encoder
         if made_by is not None and made_by != index.card.fingerprint:
@@ -69,6 +101,8 @@ def check_range(index: DenseIndex, vectors: NDArray[np.float32], queries: Querie
     Raises:
         NonFiniteError: It may not; names the query.
     """
+    if index.similarity == "cosine":
+        return  # nothing is longer than 1
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     largest = index.largest_norm
     if index.similarity == "euclidean":

@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from retrievekit.analysis.lucene import LuceneEnglishAnalyzer
 from retrievekit.corpus import Corpus, Document
 from retrievekit.errors import DataError, FormError, UnknownNameError
+from retrievekit.index.creating import create
 from retrievekit.index.derived import Derivation, of_words
 from retrievekit.index.documents import DocumentWriter
 from retrievekit.index.inverted import BLOCK_POSTINGS, PostingsBuilder
 from retrievekit.index.postings import PostingsIndex
-from retrievekit.index.writer import create
 from retrievekit.protocols import Progress
 from retrievekit.queries import Queries
 from retrievekit.store.manifest import Manifest

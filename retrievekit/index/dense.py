@@ -20,6 +20,7 @@ from retrievekit.candidates import CandidatesLike
 from retrievekit.corpus import Corpus, Document
 from retrievekit.index.asked import check_range, query_vectors
 from retrievekit.index.base import Index
+from retrievekit.index.creating import create
 from retrievekit.index.derived import Derivation
 from retrievekit.index.documents import DocumentWriter
 from retrievekit.index.encoders import encoder_of_card, matching
@@ -34,6 +35,7 @@ from retrievekit.index.once import SHARD
 from retrievekit.index.results import check_k, run_of
 from retrievekit.index.searcher import Searcher
 from retrievekit.index.storage import (
+    LEAST,
     VECTORS,
     Stored,
     VectorWriter,
@@ -41,7 +43,6 @@ from retrievekit.index.storage import (
     dtype_of,
     overall_error,
 )
-from retrievekit.index.writer import create
 from retrievekit.protocols import (
     Encoder,
     EncoderCard,
@@ -76,6 +77,8 @@ class DenseIndex(Index):
 
     kind: ClassVar[str] = "dense"
     on_devices: ClassVar[bool] = True
+    calibrated_from: ClassVar[int] = LEAST
+    """Vectors from which the steps of int8 are calibrated; with fewer a segment keeps float32."""
 
     def __init__(self, generation: Generation, encoder: Encoder | None = None) -> None:
         super().__init__(generation)
@@ -289,7 +292,9 @@ class DenseIndex(Index):
         return {"largest_norm": stored.longest}
 
     def _vector_writer(self, segment: SegmentWriter) -> VectorWriter:
-        return VectorWriter(segment, self.storage, self.dim, self._steps)
+        return VectorWriter(
+            segment, self.storage, self.dim, self._steps, least=self.calibrated_from
+        )
 
     def _write_native(
         self,

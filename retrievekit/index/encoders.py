@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from numpy.typing import NDArray
+
 from retrievekit import registry
-from retrievekit.errors import EncoderMismatchError
+from retrievekit.errors import EncoderMismatchError, NonFiniteError
+from retrievekit.ids import Ids
 from retrievekit.protocols import EncoderCard
 
 log = logging.getLogger(__name__)
@@ -25,12 +30,15 @@ class HasCard(Protocol):
 E = TypeVar("E", bound=HasCard)
 
 
-def encoder_of_card(card: EncoderCard, default: str) -> Any:
+def encoder_of_card(
+    card: EncoderCard, default: str, kept: Mapping[str, NDArray[Any]] | None = None
+) -> Any:
     """The encoder that a card names, not yet held to it.
 
     Args:
         card: The card of an index.
         default: The class of encoders whose card names none.
+        kept: Arrays of any shape ``(...,)`` and dtype that the index keeps of its encoder.
 
     Returns:
         The encoder.
@@ -41,7 +49,8 @@ def encoder_of_card(card: EncoderCard, default: str) -> Any:
     if card.name in registry.names("encoder"):
         return registry.resolve("encoder", card.name)()
     # The class that the card names knows how to read the rest of it.
-    return registry.resolve("encoder-class", card.identity.get("class", default))(card)
+    made = registry.resolve("encoder-class", card.identity.get("class", default))
+    return made(card, kept) if kept else made(card)
 
 
 def matching(encoder: E, card: EncoderCard | None, path: Path) -> E:
@@ -77,3 +86,21 @@ def matching(encoder: E, card: EncoderCard | None, path: Path) -> E:
                 path, name, value, encoder.card.numerics.get(name),
             )  # fmt: skip
     return encoder
+
+
+@contextlib.contextmanager
+def naming(ids: Ids | Sequence[str]) -> Iterator[None]:
+    """Give the error of an encoder that met NaN or infinity the id of the document at fault.
+
+    Args:
+        ids: The ids of the documents that are encoded.
+
+    Raises:
+        NonFiniteError: With the id, where the encoder told the row.
+    """
+    try:
+        yield
+    except NonFiniteError as why:
+        if why.row is None:
+            raise
+        raise NonFiniteError(f"document {ids[why.row]!r}: {why}", why.row) from why

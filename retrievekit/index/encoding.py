@@ -15,8 +15,9 @@ from retrievekit.cuts import Cuts
 from retrievekit.errors import EncoderContractError, NonFiniteError
 from retrievekit.headway import following
 from retrievekit.index.documents import DocumentWriter
+from retrievekit.index.encoders import naming
 from retrievekit.index.given import GivenVectors
-from retrievekit.index.once import Once
+from retrievekit.index.once import Once, inherit_runs
 from retrievekit.index.storage import VectorWriter
 from retrievekit.protocols import Encoder, Similarity
 from retrievekit.store.segment import SegmentReader, SegmentWriter
@@ -33,8 +34,8 @@ GIVEN = "vectors_given"
 """Among a segment's details: vectors were given, so hashes cover them besides the words."""
 
 
-def inherit_given(segment: SegmentWriter, source: SegmentReader) -> None:
-    """Note in a segment that documents of it came with their vectors.
+def inherit_notes(segment: SegmentWriter, source: SegmentReader) -> None:
+    """Note in a segment that documents of it came with their vectors, or from several runs.
 
     Args:
         segment: The segment.
@@ -42,6 +43,7 @@ def inherit_given(segment: SegmentWriter, source: SegmentReader) -> None:
     """
     if source.record.details.get(GIVEN):
         segment.details[GIVEN] = True
+    inherit_runs(segment, source)
 
 
 def copy_vectors(
@@ -60,7 +62,7 @@ def copy_vectors(
     """
     before = 0
     for old, vectors in zip(index.segments, index.stored, strict=True):
-        inherit_given(segment, old)
+        inherit_notes(segment, old)
         for start in range(0, len(old.live), COPIED_AT_A_TIME):
             part = vectors.take(old.live[start : start + COPIED_AT_A_TIME])
             stored.append(part if change is None else change(part), partial(_id_of, index, before))
@@ -99,7 +101,7 @@ def write_segment(
     if given:
         segment.details[GIVEN] = True
     # Vectors that were given do not follow from the texts by which shards are found.
-    once = Once(encoder.card, None if given else segment.shards)
+    once = Once(encoder, None if given else segment.shards, details=segment.details)
     for chunk in chunks:
         texts = chunk.contents()
 
@@ -161,12 +163,8 @@ def document_vectors(
         return checked_vectors(vectors, len(part), encoder, "document", part.ids)
 
     def encoded() -> dict[str, NDArray[Any]]:
-        try:
+        with naming(part.ids):
             vectors = encoder.encode_document(texts)
-        except NonFiniteError as why:
-            if why.row is None:
-                raise
-            raise NonFiniteError(f"document {part.ids[why.row]!r}: {why}", why.row) from why
         return {"vectors": checked(vectors)}
 
     return checked(once.arrays(texts, encoded)["vectors"])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from retrievekit.corpus import Corpus, Document
 from retrievekit.errors import DataError, EncoderContractError, EncoderMismatchError
 from retrievekit.ids import Ids
+from retrievekit.index.arriving import WithWindow
 from retrievekit.protocols import Encoder, EncoderCard, Similarity, similarity_named
 from retrievekit.vectors import DenseVectors, check_kind
 
@@ -143,7 +144,7 @@ class GivenVectors:
             DataError: Another number of them than of vectors, or other ids or another order.
         """
         if not isinstance(documents, Corpus):
-            return self._followed(documents)
+            return WithWindow(self._followed(documents), getattr(documents, "window", None))
         if len(documents) != len(self.source):
             raise DataError(f"{len(documents)} documents, but {len(self.source)} vectors")
         ids = self.source.ids

@@ -28,20 +28,25 @@ from retrievekit.errors import (
     EncoderMismatchError,
     FormError,
 )
+from retrievekit.index.arriving import WithWindow
+from retrievekit.index.creating import create
 from retrievekit.index.derived import Derivation
 from retrievekit.index.documents import DocumentWriter
 from retrievekit.index.encoders import encoder_of_card, matching
 from retrievekit.index.inverted import BLOCK_POSTINGS
-from retrievekit.index.once import SHARD, Once
+from retrievekit.index.once import SHARD, Once, inherit_runs
 from retrievekit.index.postings import PostingsIndex
 from retrievekit.index.quantised import LEVELS, Quantisation, check_levels, to_weights
 from retrievekit.index.weights import GivenWeights, checked, encoded, named, write_weights
-from retrievekit.index.writer import create
 from retrievekit.protocols import EncoderCard, Progress, SparseEncoder
 from retrievekit.queries import Queries
+from retrievekit.splitting import Window
 from retrievekit.store.manifest import Manifest
 from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter
 from retrievekit.vectors import SparseVectors, WeightedTerms
+
+_KEPT = "encoder."
+"""What the names of arrays begin with that are kept of an encoder."""
 
 
 class SparseIndex(PostingsIndex):
@@ -128,6 +133,7 @@ class SparseIndex(PostingsIndex):
         *,
         encoder: SparseEncoder | None = None,
         levels: float | None = LEVELS,
+        window: Window | None = None,
         ids: str | Path | None = None,
         vocabulary: str | Path | None = None,
         store_text: bool = True,
@@ -146,6 +152,8 @@ class SparseIndex(PostingsIndex):
             encoder: Who made the weights; encodes queries. Without one the index is searched with
                 weighted terms, and no document can be added later.
             levels: As in `build`; 1 keeps whole numbers as they are.
+            window: How the documents were cut where they are passages (`corpus.window`); by default
+                as the source says.
             ids: For an ``.npz`` the file of ids, one per line.
             vocabulary: For an ``.npz`` the file of terms, one per line, or JSON of column by term.
             store_text: As in `build`.
@@ -171,8 +179,9 @@ class SparseIndex(PostingsIndex):
             raise DataError("ids and vocabulary go with an .npz file")
         else:
             given = GivenWeights(source, tokens)
+        window = getattr(source, "window", None) if window is None else window
         return cls._created(
-            given.documents(),
+            WithWindow(given.documents(), window),
             path,
             encoder,
             given,
@@ -259,7 +268,32 @@ class SparseIndex(PostingsIndex):
         )
         if self._given is not None:
             self._given.check_known(self.path)
+        self._keep(segment)
         return counts
+
+    def merge(self, segment: SegmentWriter) -> dict[str, Any]:
+        """Write all live documents as one segment, with what is kept of the encoder."""
+        self._keep(segment)
+        for old in self.segments:
+            inherit_runs(segment, old)
+        return super().merge(segment)
+
+    def _keep(self, segment: SegmentWriter) -> None:
+        """Write what the encoder needs to be found by its card again."""
+        for name, array in self._kept.items():
+            segment.put(_KEPT + name, array)
+
+    @property
+    def _kept(self) -> Mapping[str, NDArray[Any]]:
+        encoder = self.__dict__.get("encoder")
+        if encoder is not None:
+            found: Mapping[str, NDArray[Any]] = getattr(encoder, "kept", {})
+            return found
+        for segment in self.segments:
+            names = [name for name in segment.record.arrays if name.startswith(_KEPT)]
+            if names:
+                return {name.removeprefix(_KEPT): segment[name].all() for name in names}
+        return {}
 
     def _weigher(self, segment: SegmentWriter) -> Callable[[Corpus], WeightedTerms]:
         """What gives the weights of some documents."""
@@ -270,7 +304,9 @@ class SparseIndex(PostingsIndex):
                 f"{self.path}: this index holds weights that were given, and no encoder that could "
                 "weigh another document; build it again with all documents"
             )
-        return partial(encoded, self.encoder, Once(self.encoder.card, segment.shards))
+        return partial(
+            encoded, self.encoder, Once(self.encoder, segment.shards, details=segment.details)
+        )
 
     def derived(self, segment: SegmentReader) -> Iterable[Derivation]:
         """As every index of terms; hashes of given weights do not follow from words alone."""
@@ -333,8 +369,8 @@ class SparseIndex(PostingsIndex):
                 f"{self.path}: the weights were given without an encoder; search with weighted "
                 "terms (Queries of WeightedTerms), or build it with from_weights(..., encoder=...)"
             )
-        found: SparseEncoder = matching(encoder_of_card(self.card, "splade"), self.card, self.path)
-        return found
+        found: SparseEncoder = encoder_of_card(self.card, "splade", self._kept)
+        return matching(found, self.card, self.path)
 
     @cached_property
     def impacts(self) -> list[NDArray[np.float32]]:

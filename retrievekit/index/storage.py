@@ -251,11 +251,19 @@ class VectorWriter:
         storage: How they are stored.
         dim: Components of each.
         steps: What was calibrated before, float32 ``(d,)``, for int8; None when nothing was.
+        least: Vectors below which nothing is calibrated.
     """
 
     def __init__(
-        self, segment: SegmentWriter, storage: str, dim: int, steps: NDArray[np.float32] | None
+        self,
+        segment: SegmentWriter,
+        storage: str,
+        dim: int,
+        steps: NDArray[np.float32] | None,
+        *,
+        least: int = LEAST,
     ) -> None:
+        self._least = least
         self.longest = 0.0
         self._segment = segment
         self._dtype = dtype_of(storage)
@@ -299,7 +307,7 @@ class VectorWriter:
             The vectors, readable.
         """
         if self._array is None:
-            if sum(map(len, self._held)) >= LEAST:
+            if sum(map(len, self._held)) >= self._least:
                 self._calibrate()
             else:
                 self._dtype = np.dtype(np.float32)

@@ -20,6 +20,7 @@ from retrievekit.cuts import Cuts
 from retrievekit.errors import DataError, EncoderContractError, NonFiniteError
 from retrievekit.headway import following
 from retrievekit.index.documents import DocumentWriter
+from retrievekit.index.encoders import naming
 from retrievekit.index.inverted import PostingsBuilder
 from retrievekit.index.once import Once
 from retrievekit.index.quantised import Quantisation, to_integers
@@ -162,7 +163,8 @@ def encoded(encoder: SparseEncoder, once: Once, part: Corpus) -> WeightedTerms:
     size = len(encoder.tokens)
 
     def compute() -> dict[str, NDArray[Any]]:
-        found = checked(encoder.encode_document(texts), len(texts), encoder)
+        with naming(part.ids):
+            found = checked(encoder.encode_document(texts), len(texts), encoder)
         named(found, encoder)  # what is refused is not kept
         return {"offsets": found.offsets, "columns": found.columns, "values": found.values}
 

@@ -10,55 +10,35 @@ the first update of an index that is empty.
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retrievekit.corpus import Corpus, Document
-from retrievekit.errors import DataError, DuplicateIdError, StoreError, UnknownNameError
+from retrievekit.errors import DataError, StoreError, UnknownNameError
+from retrievekit.index.arriving import Rows, alike, looked_up, places, taken_window
 from retrievekit.index.base import PASSAGES, Index
+from retrievekit.index.budget import segment_limit
 from retrievekit.index.documents import (
     DocumentWriter,
-    TemporaryFolder,
     document_chunks,
     hash_sum,
     in_parts_of,
 )
-from retrievekit.index.lookup import passages_in, rows_in
 from retrievekit.index.merging import Merge, crowded
 from retrievekit.index.words import check_metadata
 from retrievekit.protocols import Progress
-from retrievekit.splitting import PARENT, split_documents
+from retrievekit.splitting import Window
 from retrievekit.store.commit import Transaction
 from retrievekit.store.files import Files, naming_space
 from retrievekit.store.manifest import Manifest, read_manifest
-from retrievekit.store.segment import Generation, SegmentReader, SegmentWriter
+from retrievekit.store.segment import SegmentReader, SegmentWriter
 from retrievekit.where import Condition
 
 log = logging.getLogger(__name__)
-
-I = TypeVar("I", bound=Index)
-
-Rows = NDArray[np.int64]
-
-HELD_BESIDES = 704 << 20
-"""Bytes of a memory budget that go to the interpreter, its libraries and one block of postings.
-
-Measured: 144 MiB before anything is built, and 520 MiB more while a full block is sorted.
-"""
-
-HELD_PER_BYTE = 2
-"""Bytes of memory that one byte of documents needs until its segment is written, at most."""
-
-LEFT_AT_LEAST = 64 << 20
-"""Bytes that a memory budget must leave for documents."""
 
 
 class IndexWriter:
@@ -97,7 +77,7 @@ class IndexWriter:
     ) -> None:
         if merge not in ("auto", "never"):
             raise DataError(f"merge is {merge!r}; known: 'auto', 'never'")
-        limit = _segment_limit(memory_budget)
+        limit = segment_limit(memory_budget)
         read_manifest(index.path)  # before anything is written where an index was removed
         transaction = Transaction(index.path, overwrite=True, resume=resume, files=files)
         try:
@@ -120,7 +100,17 @@ class IndexWriter:
         self._prepared = False
 
     @classmethod
-    def _creating(cls, transaction: Transaction, empty: Index, limit: int | None) -> IndexWriter:
+    def creating(cls, transaction: Transaction, empty: Index, limit: int | None) -> IndexWriter:
+        """The writer that fills an index that is not there yet.
+
+        Args:
+            transaction: What it writes through.
+            empty: The index without a segment.
+            limit: Bytes of documents per segment, or None.
+
+        Returns:
+            The writer.
+        """
         writer = cls.__new__(cls)
         writer._start(transaction, empty, "never", limit)
         return writer
@@ -189,7 +179,7 @@ class IndexWriter:
         strange = [doc_id for doc_id in wanted if not isinstance(doc_id, str)]
         if strange:
             raise DataError(f"ids are strings; got {strange[0]!r} ({type(strange[0]).__name__})")
-        places, absent = self._places(wanted)
+        found, absent = places(self.index, self._segments, wanted)
         if absent and missing == "error":
             raise UnknownNameError(
                 f"{self.index.path}: {len(absent)} of {len(wanted)} ids to delete are not in the "
@@ -200,10 +190,10 @@ class IndexWriter:
             hidden, _ = self._view(self._segments).hidden(where)
             for segment, out in zip(self._segments, hidden, strict=True):
                 rows = segment.live[~out[segment.live]] if len(out) else segment.live
-                before = places.get(segment.record.name, np.zeros(0, np.int64))
-                places[segment.record.name] = np.union1d(before, rows)
-        self._bury(places)
-        return sum(len(rows) for rows in places.values())
+                before = found.get(segment.record.name, np.zeros(0, np.int64))
+                found[segment.record.name] = np.union1d(before, rows)
+        self._bury(found)
+        return sum(len(rows) for rows in found.values())
 
     @property
     def _hint(self) -> str:
@@ -328,10 +318,13 @@ class IndexWriter:
     ) -> int:
         self._check_open()
         self._prepared = False
-        chunks, total = document_chunks(self._alike(source))
+        before = self.index.manifest
+        self._keep_window(taken_window(self.index, source))
+        chunks, total = document_chunks(alike(source, self.index.window))
         fresh: list[_Fresh] = []
+        readers: list[SegmentReader] = []
         replaced: dict[str, Rows] = {}
-        known = self._looked_up(chunks, fresh, replaced, upsert=upsert)
+        known = looked_up(chunks, self.index, self._segments, readers, replaced, upsert=upsert)
         started: list[SegmentWriter] = []
         self._transaction.adds = True
         done = 0
@@ -343,8 +336,10 @@ class IndexWriter:
                     made = self._segment_of(part, segment, progress, done, total)
                     done += made.documents
                     fresh.append(made)
-                check_metadata([*self._segments, *(made.reader for made in fresh)])
+                    readers.append(made.reader)
+                check_metadata([*self._segments, *readers])
         except BaseException:
+            self._restore(before)
             for segment in started:
                 self._transaction.drop(segment)
             raise
@@ -353,24 +348,15 @@ class IndexWriter:
         self._bury(replaced)
         return done
 
-    def _alike(self, source: Corpus | Iterable[Document]) -> Corpus | Iterable[Document]:
-        """Documents as the index keeps them: whole, or cut by its window."""
-        mine, given = self.index.window, getattr(source, "window", None)
-        if given == mine:
-            return source
-        if mine is None:
-            if len(self.index) and PARENT not in self.index.metadata.column_names:
-                raise DataError(
-                    f"{self.index.path}: holds whole documents, and these are passages; add the "
-                    "documents, or build an index of passages beside it"
-                )
-            return source
-        if given is not None:
-            raise DataError(
-                f"{self.index.path}: holds passages cut by {mine}, and these were cut by {given}; "
-                "add the whole documents, which are cut as those in the index were"
-            )
-        return split_documents(source, **mine.to_dict())
+    def _keep_window(self, window: Window | None) -> None:
+        """Note how documents are cut, where the index was empty and did not say."""
+        if window != self.index.window:
+            manifest, kept = self.index.manifest, None if window is None else window.to_dict()
+            self._restore(replace(manifest, settings={**manifest.settings, PASSAGES: kept}))
+
+    def _restore(self, manifest: Manifest) -> None:
+        self.index.manifest = manifest
+        self.index.__dict__.pop("window", None)  # which is read from the settings once
 
     def _segment_of(
         self,
@@ -390,60 +376,6 @@ class IndexWriter:
         corpus_hash = int(documents.finish(), 16)
         reader = SegmentReader(segment.folder, segment.finish(documents.documents))
         return _Fresh(reader, statistics, corpus_hash)
-
-    def _looked_up(
-        self,
-        chunks: Iterator[Corpus],
-        fresh: list[_Fresh],
-        replaced: dict[str, Rows],
-        *,
-        upsert: bool,
-    ) -> Iterator[Corpus]:
-        """The chunks, after looking their ids up in the index."""
-        for chunk in chunks:
-            ids = list(chunk.ids)
-            for made in fresh:
-                twice = np.flatnonzero(rows_in(made.reader, ids) >= 0)
-                if len(twice):
-                    raise DuplicateIdError(
-                        f"{self.index.path}: document {ids[twice[0]]!r} comes twice in this batch; "
-                        "nothing of it was added"
-                    )
-            if self.index.window is not None:
-                ids = list(dict.fromkeys(chunk.table.column(PARENT).to_pylist()))
-            places, absent = self._places(ids)
-            if places and not upsert:
-                unknown = set(absent)
-                there = next(doc_id for doc_id in ids if doc_id not in unknown)
-                raise DuplicateIdError(
-                    f"{self.index.path}: document {there!r} is in the index already; nothing "
-                    "of this batch was added (upsert replaces it)"
-                )
-            for name, rows in places.items():
-                # A document whose passages lie in two chunks is found twice.
-                replaced[name] = np.union1d(replaced.get(name, rows[:0]), rows)
-            yield chunk
-
-    def _places(self, ids: list[str]) -> tuple[dict[str, Rows], list[str]]:
-        """Live rows of documents by segment, and the ids that are not there."""
-        places: dict[str, Rows] = {}
-        if self.index.window is not None:
-            known = np.zeros(len(ids), np.bool_)
-            for segment in self._segments:
-                rows, found = passages_in(segment, ids)
-                if len(rows):
-                    places[segment.record.name] = rows
-                known |= found
-            return places, [doc_id for doc_id, there in zip(ids, known, strict=True) if not there]
-        for segment in reversed(self._segments):
-            if not ids:
-                break
-            rows = rows_in(segment, ids)
-            there = rows >= 0
-            if there.any():
-                places[segment.record.name] = rows[there]
-                ids = [doc_id for doc_id, found in zip(ids, there, strict=True) if not found]
-        return places, ids
 
     def _append(self, made: _Fresh) -> None:
         if not made.documents and self._segments:
@@ -527,70 +459,3 @@ def _counted(
         corpus_hash=f"{total:064x}",
         statistics=dict(statistics),
     )
-
-
-def _segment_limit(memory_budget: int | None) -> int | None:
-    """Bytes of documents per segment."""
-    if memory_budget is None:
-        return None
-    least = HELD_BESIDES + LEFT_AT_LEAST
-    if memory_budget < least:
-        raise DataError(
-            f"a memory budget of {memory_budget:,} bytes is too small; the interpreter and its "
-            f"libraries need most of {least:,}"
-        )
-    return (memory_budget - HELD_BESIDES) // HELD_PER_BYTE
-
-
-def create(
-    make: Callable[[Generation], I],
-    empty: Manifest,
-    source: Corpus | Iterable[Document],
-    path: str | Path | None,
-    *,
-    overwrite: bool = False,
-    memory_budget: int | None = None,
-    resume: bool = True,
-    progress: Progress | None = None,
-) -> I:
-    """Build an index: an empty one, and one update that fills it.
-
-    Args:
-        make: Gives the index object of a generation.
-        empty: The manifest of an index without documents: kind, settings, encoder, statistics.
-        source: The documents, read once.
-        path: The index folder, or None for one that lives as long as the index object.
-        overwrite: Whether an index that is there may be replaced.
-        memory_budget: As in `IndexWriter`.
-        resume: As in `IndexWriter`.
-        progress: Called with documents done and in all.
-
-    Returns:
-        The index, opened.
-
-    Raises:
-        DataError: A document cannot be used, or the memory budget is too small.
-        IndexExistsError: An index is at `path` and `overwrite` is false.
-        LockedError: Another process is writing there.
-    """
-    limit = _segment_limit(memory_budget)
-    window = getattr(source, "window", None)
-    if window is not None:
-        empty = replace(empty, settings={**empty.settings, PASSAGES: window.to_dict()})
-    folder = Path(tempfile.mkdtemp(prefix="retrievekit-") if path is None else path)
-    try:
-        with naming_space(folder):
-            transaction = Transaction(folder, overwrite=overwrite, resume=resume)
-            if path is None:
-                transaction.shards = None
-            index = make(Generation(folder, empty, "", ()))
-            with IndexWriter._creating(transaction, index, limit) as writer:
-                writer.add(source, progress=progress)
-        index = make(Generation.pin(folder))
-    except BaseException:
-        if path is None:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    if path is None:
-        index.keeper = TemporaryFolder(folder)
-    return index

@@ -152,11 +152,15 @@ class ApproximateSearch:
             else:
                 allowed = ~hides if len(hides) else None
                 found, scores = proposer.search(queries, k, allowed, options, threads)
-                rows = np.where(found >= 0, found + base, -1).astype(np.int32)
+                rows = found.astype(np.int32)
+                if base:
+                    rows[rows >= 0] += base
                 if self.index.similarity == "euclidean":
                     scores = -np.sqrt(np.maximum(scores, 0))
             all_rows.append(rows)
             all_scores.append(scores)
+        if len(all_rows) == 1:
+            return all_rows[0], all_scores[0]
         return np.concatenate(all_rows, axis=1), np.concatenate(all_scores, axis=1)
 
     def _exactly(

@@ -150,7 +150,7 @@ class FlatSearch:
         euclidean, k = self.index.similarity == "euclidean", keys.shape[1]
         scored = np.zeros(rows.shape, np.uint64)
         many = rows.shape[1] >= MANY * k
-        margins = self._margins(queries, None)
+        margins = self._margins(queries, None) if many else np.zeros(len(rows), np.float32)
         estimates = np.empty(rows.shape if many else (len(rows), 0), np.float32)
         rows = rows.copy() if many else rows
 
@@ -337,7 +337,7 @@ class FlatSearch:
         """
         unit, least = 2.0**-24, 2.0**-126
         dim, largest = self.index.dim, self.index.largest_norm
-        norms = np.linalg.norm(queries.astype(np.float64), axis=1)
+        norms = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
         if lost is not None:
             error = self._halves.errors(norms, lost, largest, dim)
         elif self.index.similarity == "euclidean":
