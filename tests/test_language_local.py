@@ -19,6 +19,7 @@ from tests.tiny_chats import chatter_of, t5_of, t5_tokenizer, tokenizer_for_chat
 from tests.tiny_decoders import TEXTS, one_thread  # noqa: F401
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 FAMILIES = ["llama", "qwen3", "gemma2", "mistral-sliding", "gpt_neox", "phi3"]
 SYSTEM = Message("system", "You judge.")
@@ -383,3 +384,153 @@ def test_a_decoder_alone_gives_way(tmp_path: Any) -> None:
     assert "_whole" not in vars(model)
     assert model.whole.get_decoder() is not alone
     assert model.decoder is model.whole.get_decoder()
+
+
+# What an answer is behind a prompt ----------------------------------------------------------------
+
+
+def reader(kind: str) -> Any:
+    """A tokenizer of pieces, with or without bytes, in which a letter has two tokens or three."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    letters = [*"ABCDEFGHI", "yes", "no", "1", "0", "10"]
+    others = ["[", ":", ">", "\n", "Passage", "Assistant", "Relevant", "<answer>", "</", "a"]
+    if kind.startswith("metaspace"):
+        pieces = ["▁", *others, *letters, *(f"▁{one}" for one in [*letters, *others])]
+        made = Tokenizer(
+            models.Unigram([("<unk>", -9.0), *((one, -float(len(one) < 2)) for one in pieces)], 0)
+        )
+        scheme: Any = kind.partition("-")[2]
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+        made.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    else:
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        merges = [("Ġ", one) for one in letters if len(one) == 1] + [("[", "A"), ("1", "0")]
+        merges += [("y", "e"), ("ye", "s"), ("n", "o"), ("Ġ", "yes"), ("Ġ", "no")]
+        names = ["<unk>", *sorted(alphabet), *("".join(pair) for pair in merges)]
+        made = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, merges))
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        made.decoder = decoders.ByteLevel()
+        made.post_processor = processors.ByteLevel(trim_offsets=False)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+
+
+KINDS = ["metaspace-always", "metaspace-first", "metaspace-never", "bytes"]
+BEHIND = [
+    # Prompt, what the layout puts before a word, answers, their tokens: pieces and bytes.
+    ("[", ["A", "B"], ["A", "B"]),
+    ("Relevant:\n", ["yes", "no"], ["yes", "no"]),
+    ("Passage", [" A", " B"], ["▁A", "▁B"]),
+    ("<answer>", ["1", "0"], ["1", "0"]),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("begun", "answers", "tokens"), BEHIND)
+def test_answers_are_the_tokens_that_follow_the_prompt(
+    kind: str, begun: str, answers: list[str], tokens: list[str]
+) -> None:
+    tokenizer = reader(kind)
+    model = CausalModel.of(chatter_of("llama"), tokenizer, "reader", layout="chatml")
+    wanted = [token.replace("▁", "Ġ") if kind == "bytes" else token for token in tokens]
+    found = model.answer_ids(answers, "so: " * 30 + begun)
+    assert tokenizer.convert_ids_to_tokens(found) == wanted
+    # The logits are those of these tokens, each behind its own prompt.
+    chats = [(Message("user", "a"), Message("assistant", text)) for text in ("a\n", begun)]
+    logits = model.logits(chats, answers)[1]
+    with torch.no_grad():
+        last = model.whole(torch.tensor([model.prompt_ids(chats)[1]])).logits[0, -1]
+    np.testing.assert_allclose(logits, last[found].double(), atol=1e-4)
+
+
+def test_an_answer_that_a_token_would_take_in() -> None:
+    """With bytes "[A" is one token, but behind a bracket that stands it is the letter alone."""
+    model = CausalModel.of(chatter_of("llama"), reader("bytes"), "reader", layout="chatml")
+    (merged,) = model.tokenizer("[A", add_special_tokens=False)["input_ids"]
+    assert model.tokenizer.convert_ids_to_tokens([merged]) == ["[A"]
+    assert model.pieces("A", "[") == 1
+    assert model.answer_ids(["A"], "[") == [model.tokenizer.convert_tokens_to_ids("A")]
+    assert model.pieces("10", "<answer>") == 1
+    assert model.pieces("0", "<answer>1") == 1
+    with pytest.raises(DataError, match=r"'AB' is 2 tokens to its tokenizer behind '\['"):
+        model.answer_ids(["AB"], "[")
+    with pytest.raises(DataError, match="unknown"):
+        CausalModel.of(chatter_of("llama"), reader("metaspace-first"), "x").answer_ids(["猫"], "[")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layout_that_puts_a_blank_before_words(kind: str) -> None:
+    """Behind "Assistant:" and "[/INST]" words follow with a blank, behind a line's end without."""
+    tokenizer = reader(kind)
+    chat = (Message("system", "a"), Message("user", "a"))
+    turn = "{% for m in messages %}{% if m.role == 'user' %}[a]{% else %}BLANK{{ m.content }}"
+    turn += "{% endif %}{% endfor %}"
+    letter = tokenizer.convert_tokens_to_ids("A")
+    spaced = tokenizer.convert_tokens_to_ids("ĠA" if kind == "bytes" else "▁A")
+    for layout, template, wanted in (
+        ("plain", None, spaced),
+        ("chatml", None, letter),
+        ("template", turn.replace("BLANK", " "), spaced),
+        ("template", turn.replace("BLANK", ""), letter),
+    ):
+        tokenizer.chat_template = template
+        model = CausalModel.of(chatter_of("llama"), tokenizer, "reader", layout=layout)
+        with torch.no_grad():
+            last = model.whole(torch.tensor(model.prompt_ids([chat]))).logits[0, -1]
+        found = model.logits([chat], ["A", "B"])[0, 0]
+        np.testing.assert_allclose(found, last[wanted].double(), atol=1e-4)
+
+
+def test_an_encoder_decoder_answers_behind_what_it_has_said() -> None:
+    tokenizer = reader("metaspace-always")
+    model = Seq2SeqModel.of(t5_of(), tokenizer, "reader")
+    for said, answers, tokens in (
+        ("", ["yes", "no"], ["▁yes", "▁no"]),
+        ("Passage", [" A", " B"], ["▁A", "▁B"]),
+        ("[", ["A", "B"], ["A", "B"]),
+    ):
+        chat: Chat = (Message("user", "a"),)
+        chat = (*chat, Message("assistant", said)) if said else chat
+        ids = tokenizer.convert_tokens_to_ids(tokens)
+        begun = [0, *tokenizer(said, add_special_tokens=False)["input_ids"]]
+        with torch.no_grad():
+            last = model.whole(
+                input_ids=torch.tensor(model.prompt_ids([chat])),
+                decoder_input_ids=torch.tensor([begun]),
+            ).logits[0, -1]
+        found = model.logits([chat], answers)[0]
+        np.testing.assert_allclose(found, last[ids].double(), atol=1e-4)
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_the_token_that_begins_prompts_stands_once(writes: bool) -> None:
+    """Zephyr's template leaves it to the tokenizer, Llama's writes it."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = tokenizer_for_chats("bytes", "<s>" * writes + "{{ messages[0].content }}")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    model = CausalModel.of(chatter_of("llama"), tokenizer, "begun")
+    (ids,) = model.prompt_ids([(Message("user", "cats"),)])
+    assert ids == tokenizer("cats")["input_ids"]
+
+
+def test_models_that_are_no_whole_ones_are_refused(tmp_path: Any) -> None:
+    """A head that is not there would be made of random numbers, in silence."""
+    decoder, t5 = chatter_of("llama"), t5_of()
+    folders = {"bare": decoder.model, "llama": decoder, "t5": t5, "encoder": t5.encoder}
+    for name, model in folders.items():
+        model.save_pretrained(tmp_path / name)
+        (tokenizer_for_chats() if name != "t5" else t5_tokenizer()).save_pretrained(tmp_path / name)
+    for name, kind, message in (
+        ("bare", CausalModel, "LlamaModel.*lm_head.weight, and would be random"),
+        ("t5", CausalModel, "no decoder with a head .config.json names T5For"),
+        ("llama", Seq2SeqModel, "no encoder-decoder with a head"),
+        ("encoder", Seq2SeqModel, "decoder"),
+    ):
+        with pytest.raises(DataError, match=message):
+            kind(tmp_path / name).logits(CHATS[:1], ["yes", "no"])
+    # The states of a decoder need no head.
+    assert CausalModel(tmp_path / "bare").decoder.config.hidden_size == 32
+    assert CausalModel(tmp_path / "llama").logits(CHATS[:1], ["yes"]).shape == (1, 1)

@@ -302,7 +302,7 @@ class Short(JudgingModel):
     def beginning(self, text: str, tokens: int) -> str:
         return " ".join(text.split()[:tokens])
 
-    def pieces(self, answer: str) -> int:
+    def pieces(self, answer: str, begun: str = "") -> int:
         return len(answer.split())
 
 
@@ -541,3 +541,19 @@ def test_a_published_layout_is_the_default_of_its_name() -> None:
     for name, guard in {"rankgpt": "marked", "rankzephyr": "cleaned", "first": "cleaned"}.items():
         stage = registry.resolve("rerank", name)(JudgingModel(worth))
         assert (stage.layout, stage.guard, stage.name) == (name, guard, name)
+
+
+@pytest.mark.parametrize(
+    ("begun", "wanted"),
+    [("", "A"), ("Passage", " A"), ("Passage ", "A"), ("Passage:", " A"), ("[", "A"), ('"', "A")],
+)
+@pytest.mark.parametrize("kind", [SetwiseReranker, PairwiseReranker])
+def test_a_label_follows_a_word_with_a_blank(kind: Any, begun: str, wanted: str) -> None:
+    heard: list[str] = []
+
+    def logits(chats: Sequence[Chat], answers: Sequence[str]) -> np.ndarray:
+        heard.append(answers[0])
+        return np.zeros((len(chats), len(answers)))
+
+    kind(FunctionModel(logits=logits), begun=begun).rank("q", ["a", "b"])
+    assert set(heard) == {wanted}

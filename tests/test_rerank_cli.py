@@ -19,6 +19,7 @@ from retrievekit.rerank.cross_encoder import CrossEncoderReranker
 from retrievekit.rerank.heads import Heads, examples_of, find_heads
 from retrievekit.run import Run
 from retrievekit.testing import toy_corpus
+from retrievekit.trace import counting
 from tests.test_cli_verbs import call
 from tests.tiny_classifiers import save_classifier
 from tests.tiny_decoders import decoder_of, one_thread, tokenizer_of  # noqa: F401
@@ -168,9 +169,10 @@ def test_long_documents_are_cut_and_it_is_told(
 ) -> None:
     reranker = AttentionReranker(root / "model", max_words=3)
     logging.getLogger("retrievekit").propagate = True  # the command line turns it off
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING), counting() as counts:
         found = reranker.rank("cat", ["one two three four", "one two three five", "cat"])
     assert "2 of 3 documents are longer than 3 words" in caplog.text
+    assert counts == {"cut documents": 2}
     short = ["one two three", "one two three", "cat"]
     expected = AttentionReranker(root / "model", max_words=None).rank("cat", short)
     assert [(h.index, h.score) for h in found] == [(h.index, h.score) for h in expected]

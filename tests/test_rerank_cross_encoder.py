@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from retrievekit import registry
 from retrievekit.errors import DataError, MissingDataError, NonFiniteError, UnknownNameError
 from retrievekit.headway import following
+from retrievekit.language.batches import in_token_batches
 from retrievekit.rerank.base import Listed
 from retrievekit.rerank.classifiers import CrossEncoderModel, log_odds
 from retrievekit.rerank.cross_encoder import CrossEncoderReranker, cross_encoder_reranker
-from retrievekit.rerank.pairs import in_token_batches, tokenized
+from retrievekit.rerank.pairs import tokenized
 from retrievekit.testing import check_stage, toy_corpus
 from tests.tiny_classifiers import FAMILIES, save_classifier, tokenizer_of
 from tests.tiny_decoders import one_thread  # noqa: F401

@@ -75,6 +75,11 @@ def test_a_debate_is_read() -> None:
         ("[1]: 0", 0.0),
         ("[1]: 100.00", 100.0),
         ("55%", 55.0),
+        ("[1] 85", 85.0),  # not the id
+        ("[1]: 85: its subject is that of section 3", 85.0),  # not what comes after
+        ("Final score: [1]: 40.5", 40.5),
+        ("[40]", 40.0),
+        ("[1]", None),
         ("[1]: 101", None),
         ("[1]: -5", None),
         ("[1]: high", None),

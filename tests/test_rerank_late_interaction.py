@@ -22,6 +22,7 @@ from retrievekit.index.bm25 import BM25Index
 from retrievekit.rerank import late_interaction
 from retrievekit.rerank.late_interaction import LateInteraction, MultiVectorModel, maxsim
 from retrievekit.testing import check_stage, toy_corpus
+from retrievekit.trace import counting
 from tests.test_rerank_cross_encoder import DOCS, PAIRS, QUERIES
 from tests.tiny_classifiers import SMALL, tokenizer_of
 from tests.tiny_decoders import one_thread  # noqa: F401
@@ -193,8 +194,9 @@ def test_it_is_a_stage_and_tells_what_it_cut(root: Path, caplog: pytest.LogCaptu
     check_stage(LateInteraction(root / "colbert", toy.corpus), first, atol=1e-4)
     logging.getLogger("retrievekit").propagate = True
     reranker = LateInteraction(root / "colbert")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING), counting() as counts:
         reranker.rank("cat " * 7, DOCS)
+    assert counts == {"cut documents": 1, "cut queries": 1}
     assert f"1 of 6 document texts were longer than {READ} tokens" in caplog.text
     assert f"1 of 1 query texts were longer than {ASKED} tokens" in caplog.text
     assert reranker.rank("cat", []) == []

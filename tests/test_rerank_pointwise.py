@@ -75,7 +75,7 @@ def causal(family: str) -> CausalModel:
 
 @cache
 def t5() -> Seq2SeqModel:
-    return Seq2SeqModel.of(t5_of(), t5_tokenizer(), "t5")
+    return Seq2SeqModel.of(t5_of().double(), t5_tokenizer(), "t5")
 
 
 def odds_of_a_decoder(model: CausalModel, prompt: str, yes: str, no: str) -> float:
@@ -235,6 +235,24 @@ def test_scores_that_are_none(value: float) -> None:
         Qwen3Reranker(by_length(value=value), corpus, output="log-odds")(run)
 
 
+class Spreading:
+    """A model that answers as if it had been asked once, which NumPy would spread over all."""
+
+    fingerprint = "x"
+
+    def generate(self, chats: Any, *, max_new_tokens: int) -> list[str]:
+        return ["<answer>7</answer>"]
+
+    def logits(self, chats: Any, answers: Any) -> np.ndarray:
+        return np.zeros((1, len(answers)))
+
+
+@pytest.mark.parametrize("kind", [Qwen3Reranker, ERankReranker])
+def test_models_that_answer_once_are_refused(kind: Any) -> None:
+    with pytest.raises(EncoderContractError, match="Spreading"):
+        kind(Spreading()).rank("q", ["a", "b"])
+
+
 def test_functions_are_checked() -> None:
     def short(chats: Any, answers: Any) -> np.ndarray:
         return np.zeros((len(chats), 1))
@@ -311,7 +329,7 @@ class Letters:
     def beginning(self, text: str, tokens: int) -> str:
         return text[:tokens]
 
-    def pieces(self, answer: str) -> int:
+    def pieces(self, answer: str, begun: str = "") -> int:
         return len(answer)
 
 
@@ -557,7 +575,7 @@ def test_registered_names(tmp_path: Any) -> None:
     served = registry.resolve("rerank", "erank")("x", url="https://x.org/v1", cap_tokens=9, k=2)
     assert isinstance(served.model, ChatEndpoint)
     assert served.model.bill.cap_tokens == 9
-    with pytest.raises(UnknownNameError, match="no setting of monot5 named 'ouput'"):
+    with pytest.raises(UnknownNameError, match="no setting of MonoT5Reranker named 'ouput'"):
         registry.resolve("rerank", "monot5")("x", ouput="log-odds")
 
 
@@ -576,3 +594,31 @@ def test_on_the_command_line(tmp_path: Any) -> None:
     wanted = Qwen3Reranker(causal("qwen3"), corpus, k=4)(run)
     assert [hits.doc_ids for hits in found] == [hits.doc_ids for hits in wanted]
     assert found.trace[-1].name == "qwen3-reranker"
+
+
+def test_fusion_with_the_first_stage_by_z_scores() -> None:
+    """ERank's optional fusion is `rk.weighted` of the stage and itself reranked."""
+    corpus = rk.Corpus.from_texts({"a": "1", "b": "2", "c": "3", "d": "4"})
+    queries = Queries.from_texts({"q": "x"})
+    first = Run.from_dict({"q": {"a": 4.0, "b": 2.0, "c": 1.0, "d": 1.0}}, queries)
+    given = {"1": 2.0, "2": 9.0, "3": 5.0, "4": 0.0}
+
+    def generate(chats: Sequence[Chat], *, max_new_tokens: int) -> list[str]:
+        docs = [chat[-1].content.rsplit("Document: ", 1)[1] for chat in chats]
+        return [f"<answer>{given[doc]:.0f}</answer>" for doc in docs]
+
+    judge = ERankReranker(FunctionModel(generate=generate), corpus, k=4, reading="integer")
+
+    def search(batch: Queries) -> Run:
+        return first
+
+    found = rk.stage(search, takes=Queries, gives=Run, version="1")
+    (hits,) = rk.weighted(found, found >> judge, weights=[0.3, 0.7], normalise="zscore")(queries)
+    old, new = np.array([4.0, 2, 1, 1]), np.array([2.0, 9, 5, 0])
+    scale = [(values - values.mean()) / values.std() for values in (old, new)]
+    wanted = dict(zip("abcd", 0.3 * scale[0] + 0.7 * scale[1], strict=True))
+    assert {hit.doc_id: hit.score for hit in hits} == pytest.approx(wanted, abs=1e-6)
+    given = dict.fromkeys(given, 5.0)  # equal integers say nothing
+    (hits,) = rk.weighted(found, found >> judge, weights=[0.3, 0.7], normalise="zscore")(queries)
+    wanted = dict(zip("abcd", 0.3 * scale[0], strict=True))
+    assert {hit.doc_id: hit.score for hit in hits} == pytest.approx(wanted, abs=1e-6)

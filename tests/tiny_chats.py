@@ -8,6 +8,7 @@ from tests.tiny_decoders import decoder_of, tokenizer_of
 
 import torch  # isort: skip
 import transformers  # isort: skip
+from tokenizers import AddedToken  # isort: skip
 
 ANSWERS = ["yes", "no", "true", "false", "</", "<answer>", "</answer>"]
 TURNS = ["<|im_start|>", "<|im_end|>"]
@@ -17,7 +18,7 @@ def tokenizer_for_chats(kind: str = "bytes", chat_template: str | None = None) -
     """A tokenizer that has the answers and the marks of turns as tokens."""
     made = tokenizer_of(kind, chat_template)
     made.add_special_tokens({"additional_special_tokens": TURNS})
-    made.add_tokens(ANSWERS)
+    made.add_tokens([AddedToken(answer, normalized=False) for answer in ANSWERS])
     return made
 
 

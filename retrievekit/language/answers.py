@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from retrievekit.errors import DataError
@@ -56,10 +57,23 @@ class AnswerCache:
         Raises:
             DataError: The file is no cache of answers.
         """
+        self.put_all({key: text})
+
+    def put_all(self, texts: Mapping[str, str]) -> None:
+        """Keep several texts, all or none; the disk is waited for once.
+
+        Args:
+            texts: Texts by key; of one that is there already the old one stays.
+
+        Raises:
+            DataError: The file is no cache of answers.
+        """
         with self._lock:
             try:
                 with self._database as database:
-                    database.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, text))
+                    database.executemany(
+                        "INSERT OR IGNORE INTO answers VALUES (?, ?)", list(texts.items())
+                    )
             except sqlite3.Error as why:
                 raise self._unusable(why) from why
 

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrievekit.errors import DataError
+from retrievekit.language.batches import in_token_batches
 from retrievekit.language.chat import Chat
-from retrievekit.language.layout import Layout, rendered
+from retrievekit.language.layout import Layout, blank_before, rendered
 from retrievekit.language.local import TOKENS_AT_ONCE, LocalModel
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class CausalModel(LocalModel):
     """
 
     _auto = "AutoModelForCausalLM"
+    _what = "decoder with a head"
+    _instead = "give a causal language model, such as Qwen/Qwen3-0.6B"
 
     def __init__(
         self,
@@ -95,7 +98,8 @@ class CausalModel(LocalModel):
         """
         made = copy.copy(self)
         made.layout = layout
-        made.__dict__.pop("fingerprint", None)
+        for name in ("fingerprint", "_blank"):
+            made.__dict__.pop(name, None)
         return made
 
     def _asked(self) -> dict[str, Any]:
@@ -125,7 +129,7 @@ class CausalModel(LocalModel):
     def _decoder(self) -> Any:
         # Without the head where nothing has asked for it yet, which may be a good part of a model.
         held = self._given is not None or "_whole" in self.__dict__
-        model = self._whole if held else self._loaded()
+        model = self._whole if held else self._loaded(head=False)
         return model.get_decoder() or model
 
     @property
@@ -147,23 +151,23 @@ class CausalModel(LocalModel):
 
     def prompt_ids(self, chats: Sequence[Chat]) -> list[list[int]]:
         """The token ids of each chat as a prompt, laid out as `layout` says."""
-        texts = [
+        return self._ids(self._texts(chats))
+
+    def _texts(self, chats: Sequence[Chat]) -> list[str]:
+        return [
             rendered(self.tokenizer, chat, self.layout, self._specials, self.thinking)
             for chat in chats
         ]
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
         found: list[list[int]] = self.tokenizer(
             texts, add_special_tokens=False, return_attention_mask=False, verbose=False
         )["input_ids"]
-        # Chat templates write the token that begins a prompt themselves.
-        if self._marks and (self.layout == "plain" or not self._has_template):
-            found = [[*self._marks, *ids] for ids in found]
-        return found
-
-    @property
-    def _has_template(self) -> bool:
-        return self.layout == "chatml" or self.tokenizer.chat_template is not None
+        # Some templates write the token that begins a prompt, others leave it to the tokenizer.
+        marks = [] if self.layout == "chatml" else self._marks
+        return [ids if ids[: len(marks)] == marks else [*marks, *ids] for ids in found]
 
     @cached_property
     def _marks(self) -> list[int]:
@@ -190,16 +194,45 @@ class CausalModel(LocalModel):
         """
         import torch
 
-        ids = self.answer_ids(answers)
-        out = np.empty((len(chats), len(answers)), np.float64)
-        prompts = self.prompt_ids(chats)
+        texts = self._texts(chats)
+        prompts = self._ids(texts)
         lengths = [len(prompt) for prompt in prompts]
         self.check_lengths(chats, lengths, 0)
-        for rows in self.batches(lengths):
+        ids = self._answers(chats, texts, answers)
+        out = np.empty((len(chats), len(answers)), np.float64)
+        for rows in in_token_batches(lengths, self.tokens_at_once):
             with torch.inference_mode():
                 last, _ = self._first([prompts[row] for row in rows], keep=False)
-                out[rows] = last[:, ids].double().cpu().numpy()
+                own = torch.tensor([ids[row] for row in rows], dtype=torch.int64)
+                out[rows] = last.gather(1, own.to(last.device)).double().cpu().numpy()
         return out
+
+    def _answers(
+        self, chats: Sequence[Chat], texts: Sequence[str], answers: Sequence[str]
+    ) -> list[list[int]]:
+        """The tokens of the answers behind each prompt."""
+        known: dict[tuple[str, str], list[int]] = {}
+        out = []
+        for chat, text in zip(chats, texts, strict=True):
+            begun = chat[-1].role == "assistant" or text[-1:].isspace()
+            key = self._tail(text), "" if begun else self._blank
+            if key not in known:
+                known[key] = self._behind(*key, answers)
+            out.append(known[key])
+        return out
+
+    def _behind(self, tail: str, blank: str, answers: Sequence[str]) -> list[int]:
+        if blank:
+            try:
+                return self.answer_ids([blank + answer for answer in answers], tail)
+            except DataError:
+                pass  # no single tokens with a blank, so they are said without
+        return self.answer_ids(answers, tail)
+
+    @cached_property
+    def _blank(self) -> str:
+        """What parts the assistant's first word from the prompt."""
+        return blank_before(self.tokenizer, self.layout, self.thinking)
 
     def generate(self, chats: Sequence[Chat], *, max_new_tokens: int) -> list[str]:
         """Continue chats until the model ends its turn.
@@ -224,7 +257,7 @@ class CausalModel(LocalModel):
         self.check_lengths(chats, [len(prompt) for prompt in prompts], max_new_tokens)
         out = [""] * len(prompts)
         sampler = self.sampler(prompts)
-        for rows in self.batches(lengths):
+        for rows in in_token_batches(lengths, self.tokens_at_once):
             with torch.inference_mode():
                 said = self._continued(prompts, rows.tolist(), max_new_tokens, sampler)
             for row, ids in zip(rows.tolist(), said, strict=True):

@@ -125,11 +125,12 @@ class Measuring(Protocol):
             The text itself where it has no more tokens.
         """
 
-    def pieces(self, answer: str) -> int:
+    def pieces(self, answer: str, begun: str = "") -> int:
         """How many tokens an answer is.
 
         Args:
             answer: What the model may say.
+            begun: What it has said before, which may matter.
 
         Returns:
             Their number.

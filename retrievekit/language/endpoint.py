@@ -8,6 +8,7 @@ or log.
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import itertools
 import json
@@ -238,7 +239,11 @@ class ChatEndpoint:
         if not bodies:
             return []
         with ThreadPoolExecutor(min(self.concurrency, len(bodies))) as pool:
-            futures = [pool.submit(self._one, body, max_new_tokens) for body in bodies]
+            # With the context of this thread, so that the trace hears what is counted.
+            futures = [
+                pool.submit(contextvars.copy_context().run, self._one, body, max_new_tokens)
+                for body in bodies
+            ]
             done, open_ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in open_:
                 future.cancel()

@@ -63,6 +63,36 @@ def rendered(
     return _by_template(tokenizer, turns, thinking) + begun
 
 
+def blank_before(tokenizer: Any, layout: Layout, thinking: bool | None = None) -> str:
+    """What a layout puts between the end of a prompt and the first word of the assistant.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        layout: How chats are laid out.
+        thinking: What the template is told of thinking.
+
+    Returns:
+        A blank, as behind ``[/INST]`` and ``Assistant:``, or nothing.
+    """
+    from jinja2.exceptions import TemplateError
+
+    template = getattr(tokenizer, "chat_template", None)
+    if layout == "plain" or (layout == "auto" and template is None):
+        return " "
+    if layout == "chatml" or template is None:
+        return ""
+    asked = Message("user", "a")
+    try:
+        prompt = _by_template(tokenizer, (asked,), thinking)
+        whole = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+            tokenize=False,
+        )
+    except (DataError, TemplateError):
+        return ""
+    return " " if str(whole).startswith(f"{prompt} b") else ""
+
+
 def _by_template(tokenizer: Any, turns: Chat, thinking: bool | None) -> str:
     from jinja2.exceptions import TemplateError
 

@@ -9,13 +9,10 @@ from __future__ import annotations
 import hashlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from retrievekit.encode.folders import ModelFolder, check_folder, content_of, find_folder
 from retrievekit.encode.quiet import without_bars
@@ -30,6 +27,9 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 TOKENS_AT_ONCE = 16_384
 """Tokens of one batch, padding included; a longer prompt makes a batch of its own."""
+
+_TAIL = 48
+"""Characters at a text's end that decide how what follows is cut into tokens."""
 
 Self = TypeVar("Self", bound="LocalModel")
 
@@ -54,6 +54,10 @@ class LocalModel(ABC):
 
     _auto: ClassVar[str]
     """The class of transformers that loads such models."""
+    _what: ClassVar[str]
+    """What such a model is called."""
+    _instead: ClassVar[str]
+    """What to do with a model that is none."""
 
     def __init__(
         self,
@@ -158,18 +162,39 @@ class LocalModel(ABC):
     def _whole(self) -> Any:
         return self._given[0] if self._given else self._loaded()
 
-    def _loaded(self) -> Any:
+    def _loaded(self, head: bool = True) -> Any:
+        """The model from its folder, all of its weights; without need of a head also one without.
+
+        Raises:
+            DataError: It is of another kind, or its folder lacks weights, which would be random.
+        """
         import torch
         import transformers
 
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        config = self.config  # which tells models of another kind
         with without_bars():
-            model: Any = getattr(transformers, self._auto).from_pretrained(
+            found: Any = getattr(transformers, self._auto).from_pretrained(
                 str(self.folder.path),
                 dtype=getattr(torch, self.dtype),
                 trust_remote_code=False,
                 local_files_only=True,
                 use_safetensors=True,
+                output_loading_info=True,
+            )
+        model, told = found
+        missing = set(told["missing_keys"])
+        if not head:
+            last = model.get_output_embeddings()
+            missing -= {
+                name
+                for name, weights in model.named_parameters()
+                if last is not None and any(weights is own for own in last.parameters())
+            }
+        if missing:
+            raise DataError(
+                f"{self._no(config)}: {len(missing)} of its weights are missing, such as "
+                f"{min(missing)}, and would be random; {self._instead}"
             )
         return model.eval().to(device)
 
@@ -244,26 +269,49 @@ class LocalModel(ABC):
         # Of a character that is several tokens, the whole goes.
         return text[: offsets[tokens][0]] if tokens > 0 else ""
 
-    def pieces(self, answer: str) -> int:
+    def pieces(self, answer: str, begun: str = "") -> int:
         """How many tokens an answer is.
 
         Args:
             answer: What the model may say.
+            begun: What it has said before.
 
         Returns:
             Their number.
         """
-        return len(self._plain_ids(answer))
+        return len(self._following(self._tail(begun), answer))
 
     def _plain_ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
-    def answer_ids(self, answers: Sequence[str]) -> list[int]:
+    def _following(self, begun: str, answer: str) -> list[int]:
+        """The tokens with which an answer follows a text whose tokens stand.
+
+        Tokenizers of the SentencePiece kind give a text alone a blank at its front, which it has
+        not behind other words.
+        """
+        head = self._plain_ids(begun)
+        whole = self._plain_ids(begun + answer)
+        if whole[: len(head)] == head:
+            return whole[len(head) :]
+        # Written in one go, the text's last token would take in the answer's beginning. It stands
+        # as it is, though, so the answer is what it is behind a line's end, if that goes with it.
+        line = self._plain_ids("\n")
+        ids = self._plain_ids("\n" + answer)
+        ids = ids[len(line) :] if ids[: len(line)] == line else []
+        said, known = (
+            self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+            for tokens in ([*head, *ids], head)
+        )
+        return ids if said == known + answer else []
+
+    def answer_ids(self, answers: Sequence[str], begun: str = "") -> list[int]:
         """The token of each answer.
 
         Args:
             answers: What the model may say.
+            begun: The text that they follow; its last characters decide about their tokens.
 
         Returns:
             Their ids.
@@ -271,14 +319,16 @@ class LocalModel(ABC):
         Raises:
             DataError: An answer is no single token, an unknown one, or another answer's.
         """
+        tail = self._tail(begun)
         found: dict[int, str] = {}
         for answer in answers:
-            ids = self._plain_ids(answer)
+            ids = self._following(tail, answer)
             if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
                 known = "unknown" if len(ids) == 1 else f"{len(ids)} tokens"
+                behind = f" behind {tail[-16:]!r}" if tail else ""
                 raise DataError(
-                    f"{self.name}: the answer {answer!r} is {known} to its tokenizer, but one "
-                    "token is needed; choose other answers"
+                    f"{self.name}: the answer {answer!r} is {known} to its tokenizer{behind}, but "
+                    "one token is needed; choose other answers, or a way that reads words"
                 )
             if ids[0] in found:
                 raise DataError(
@@ -286,6 +336,15 @@ class LocalModel(ABC):
                 )
             found[ids[0]] = answer
         return list(found)
+
+    def _tail(self, text: str) -> str:
+        """A text's last characters, no special token cut through."""
+        cut = max(0, len(text) - _TAIL)
+        for special in self._specials:
+            at = text.find(special, max(0, cut - len(special) + 1), cut + len(special) - 1)
+            if 0 <= at < cut:
+                cut = at
+        return text[cut:]
 
     def check_lengths(self, chats: Sequence[Chat], lengths: Sequence[int], more: int) -> None:
         """Refuse prompts that the model cannot read; nothing is cut in silence.
@@ -314,14 +373,25 @@ class LocalModel(ABC):
 
     @cached_property
     def config(self) -> Any:
-        """The model's settings, read without loading it."""
+        """The model's settings, read without loading it.
+
+        Raises:
+            DataError: They are those of a model of another kind.
+        """
         if self._given:
             return self._given[0].config
-        from transformers import AutoConfig
+        import transformers
 
-        return AutoConfig.from_pretrained(
+        found = transformers.AutoConfig.from_pretrained(
             str(self.folder.path), trust_remote_code=False, local_files_only=True
         )
+        if type(found) not in getattr(transformers, self._auto)._model_mapping:
+            raise DataError(f"{self._no(found)}; {self._instead}")
+        return found
+
+    def _no(self, config: Any) -> str:
+        named = (getattr(config, "architectures", None) or ["nothing"])[0]
+        return f"{self.name}: no {self._what} (config.json names {named})"
 
     @cached_property
     def _ends(self) -> frozenset[int]:
@@ -345,19 +415,3 @@ class LocalModel(ABC):
 
         seeds = seeds_of(prompts, self.seed) if self.temperature else []
         return Sampler(seeds, self.temperature, self.top_k)
-
-    def batches(self, lengths: Sequence[int]) -> Iterator[NDArray[np.int64]]:
-        """Batches of like length within `tokens_at_once`, padding included; the longest first.
-
-        Args:
-            lengths: Tokens of each prompt, with those that are to follow.
-
-        Yields:
-            Places of the prompts of one batch, int64 ``(m,)``.
-        """
-        order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
-        start = 0
-        while start < len(order):
-            size = max(1, self.tokens_at_once // max(1, lengths[order[start]]))
-            yield order[start : start + size]
-            start += size

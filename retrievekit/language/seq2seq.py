@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrievekit.errors import DataError
+from retrievekit.language.batches import in_token_batches
 from retrievekit.language.chat import Chat
 from retrievekit.language.local import LocalModel
 from retrievekit.language.specials import disarmed
@@ -43,6 +44,8 @@ class Seq2SeqModel(LocalModel):
     """
 
     _auto = "AutoModelForSeq2SeqLM"
+    _what = "encoder-decoder with a head"
+    _instead = "give one such as castorini/monot5-base-msmarco"
 
     @property
     def limit(self) -> int | None:
@@ -77,9 +80,8 @@ class Seq2SeqModel(LocalModel):
 
     def _begun(self, chat: Chat) -> tuple[int, ...]:
         """What the decoder has before its next step."""
-        said = self._plain_ids(chat[-1].content) if chat[-1].role == "assistant" else []
         start = self.config.decoder_start_token_id
-        return (0 if start is None else int(start), *said)
+        return (0 if start is None else int(start), *self._plain_ids(_said(chat)))
 
     def _groups(
         self, chats: Sequence[Chat], lengths: Sequence[int], more: int
@@ -89,7 +91,7 @@ class Seq2SeqModel(LocalModel):
         for start in dict.fromkeys(begun):
             members = np.array([i for i, own in enumerate(begun) if own == start])
             sizes = [lengths[i] + len(start) + more for i in members]
-            for rows in self.batches(sizes):
+            for rows in in_token_batches(sizes, self.tokens_at_once):
                 yield start, members[rows].tolist()
 
     def logits(self, chats: Sequence[Chat], answers: Sequence[str]) -> NDArray[np.float64]:
@@ -108,7 +110,8 @@ class Seq2SeqModel(LocalModel):
         """
         import torch
 
-        ids = self.answer_ids(answers)
+        begun = {_said(chat) for chat in chats}
+        ids_behind = {said: self.answer_ids(answers, said) for said in begun}
         out = np.empty((len(chats), len(answers)), np.float64)
         prompts = self.prompt_ids(chats)
         lengths = [len(prompt) for prompt in prompts]
@@ -122,7 +125,9 @@ class Seq2SeqModel(LocalModel):
                     decoder_input_ids=torch.tensor([start] * len(rows), device=tokens.device),
                     use_cache=False,
                 ).logits
-                out[rows] = found[:, -1, ids].double().cpu().numpy()
+                ids = torch.tensor([ids_behind[_said(chats[row])] for row in rows])
+                last = found[:, -1].gather(1, ids.long().to(found.device))
+                out[rows] = last.double().cpu().numpy()
         return out
 
     def generate(self, chats: Sequence[Chat], *, max_new_tokens: int) -> list[str]:
@@ -212,3 +217,8 @@ class Seq2SeqModel(LocalModel):
                 states, mask, chosen = states[kept], mask[kept], chosen[kept]
             begun = chosen[:, None]
         return [said[row] for row in asked]
+
+
+def _said(chat: Chat) -> str:
+    """What the assistant has said already."""
+    return chat[-1].content if chat[-1].role == "assistant" else ""

@@ -8,6 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from retrievekit.errors import DataError, LimitError
+from retrievekit.trace import count
+
+_COUNTED = {
+    "kept": "answers from the cache",
+    "estimated": "answers of unknown length",
+    "cut_off": "answers cut off",
+    "floored": "answers not listed",
+}
+"""What `Spent` counts besides requests and tokens, as a trace calls it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ class Bill:
             raise DataError("cap_cost needs price_in and price_out, per million tokens")
 
     def note(self, **more: int) -> None:
-        """Add to the counts of `Spent`.
+        """Add to the counts of `Spent`, and to those of the trace.
 
         Args:
             more: By name what is added.
@@ -85,6 +94,8 @@ class Bill:
             self.spent = replace(
                 self.spent, **{name: getattr(self.spent, name) + n for name, n in more.items()}
             )
+            for name, n in more.items():
+                count(_COUNTED[name], n)
 
     def attempt(self) -> None:
         """Count a request that is about to be sent.
@@ -97,6 +108,7 @@ class Bill:
             if cap is not None and self.spent.requests >= cap:
                 raise LimitError(f"the cap of {cap} requests is reached; {self._sum()}")
             self.spent = replace(self.spent, requests=self.spent.requests + 1)
+            count("requests")
 
     @contextmanager
     def reserved(self, number: int, tokens_in: int, tokens_out: int) -> Iterator[None]:
@@ -138,6 +150,8 @@ class Bill:
                 tokens_out=self.spent.tokens_out + tokens_out,
                 cost=self.spent.cost + self._price(tokens_in, tokens_out),
             )
+            count("tokens of prompts", tokens_in)
+            count("tokens of answers", tokens_out)
 
     def _price(self, tokens_in: int, tokens_out: int) -> float:
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6

@@ -1,29 +1,34 @@
 """Rerankers that ask language models, made of plain values as the command line has them.
 
-Each function is a method by the name it was published under. `model` is a folder or hub id, which
-is opened as a `CausalModel`, or a language model itself.
+Each function is a method by the name it was published under. `model` is a folder or hub id, of a
+decoder or of an encoder-decoder such as T5; with ``url=`` the name that a service knows, opened as
+a `ChatEndpoint`; or a language model itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any, TypeVar
 
 from retrievekit.corpus import Corpus
 from retrievekit.errors import DataError, UnknownNameError
 from retrievekit.index.base import Index
-from retrievekit.language.causal import CausalModel
 from retrievekit.language.chat import LanguageModel
+from retrievekit.language.opening import Kind, kind_of, language_model, model_settings
 from retrievekit.rerank.debate import DebateReranker
 from retrievekit.rerank.listwise import ListwiseReranker
 from retrievekit.rerank.pairwise import PairwiseReranker
+from retrievekit.rerank.pointwise import JudgingReranker
 from retrievekit.rerank.setwise import SetwiseReranker
 
-R = TypeVar("R", DebateReranker, ListwiseReranker, PairwiseReranker, SetwiseReranker)
+R = TypeVar(
+    "R", DebateReranker, JudgingReranker, ListwiseReranker, PairwiseReranker, SetwiseReranker
+)
 
 
 def rankgpt(
-    model: LanguageModel | str,
+    model: LanguageModel | str | Path,
     documents: Corpus | Index | None = None,
     *,
     device: str | None = None,
@@ -33,20 +38,20 @@ def rankgpt(
     """RankGPT: windows that the model orders in words.
 
     Args:
-        model: Its folder or hub id, or the model.
+        model: Its folder or hub id, the name that a service knows (with ``url=``), or the model.
         documents: Where the words of hits are.
-        device: See `CausalModel`.
-        dtype: See `CausalModel`.
-        settings: Fields of `ListwiseReranker`.
+        device: See `language_model`.
+        dtype: See `language_model`.
+        settings: Fields of `ListwiseReranker`, and arguments of the model.
 
     Returns:
         The reranker.
     """
-    return _made(ListwiseReranker, model, documents, device, dtype, settings)
+    return made(ListwiseReranker, model, documents, device, dtype, settings)
 
 
 def rankzephyr(
-    model: LanguageModel | str,
+    model: LanguageModel | str | Path,
     documents: Corpus | Index | None = None,
     *,
     device: str | None = None,
@@ -56,21 +61,21 @@ def rankzephyr(
     """RankZephyr: as RankGPT, in the layout that the model was taught; passages are only cleaned.
 
     Args:
-        model: Its folder or hub id, or the model.
+        model: Its folder or hub id, the name that a service knows (with ``url=``), or the model.
         documents: Where the words of hits are.
-        device: See `CausalModel`.
-        dtype: See `CausalModel`.
-        settings: Fields of `ListwiseReranker`.
+        device: See `language_model`.
+        dtype: See `language_model`.
+        settings: Fields of `ListwiseReranker`, and arguments of the model.
 
     Returns:
         The reranker.
     """
     settings = {"layout": "rankzephyr", "guard": "cleaned"} | settings
-    return _made(ListwiseReranker, model, documents, device, dtype, settings)
+    return made(ListwiseReranker, model, documents, device, dtype, settings)
 
 
 def first(
-    model: LanguageModel | str,
+    model: LanguageModel | str | Path,
     documents: Corpus | Index | None = None,
     *,
     device: str | None = None,
@@ -80,21 +85,21 @@ def first(
     """FIRST: windows in the order of the logits of the first letter; passages are only cleaned.
 
     Args:
-        model: Its folder or hub id, or the model.
+        model: Its folder or hub id, the name that a service knows (with ``url=``), or the model.
         documents: Where the words of hits are.
-        device: See `CausalModel`.
-        dtype: See `CausalModel`.
-        settings: Fields of `ListwiseReranker`.
+        device: See `language_model`.
+        dtype: See `language_model`.
+        settings: Fields of `ListwiseReranker`, and arguments of the model.
 
     Returns:
         The reranker.
     """
     settings = {"layout": "first", "guard": "cleaned"} | settings
-    return _made(ListwiseReranker, model, documents, device, dtype, settings)
+    return made(ListwiseReranker, model, documents, device, dtype, settings)
 
 
 def setwise(
-    model: LanguageModel | str,
+    model: LanguageModel | str | Path,
     documents: Corpus | Index | None = None,
     *,
     device: str | None = None,
@@ -104,20 +109,20 @@ def setwise(
     """Setwise prompting: the best of a few, until the first places are settled.
 
     Args:
-        model: Its folder or hub id, or the model.
+        model: Its folder or hub id, the name that a service knows (with ``url=``), or the model.
         documents: Where the words of hits are.
-        device: See `CausalModel`.
-        dtype: See `CausalModel`.
-        settings: Fields of `SetwiseReranker`.
+        device: See `language_model`.
+        dtype: See `language_model`.
+        settings: Fields of `SetwiseReranker`, and arguments of the model.
 
     Returns:
         The reranker.
     """
-    return _made(SetwiseReranker, model, documents, device, dtype, settings)
+    return made(SetwiseReranker, model, documents, device, dtype, settings)
 
 
 def prp(
-    model: LanguageModel | str,
+    model: LanguageModel | str | Path,
     documents: Corpus | Index | None = None,
     *,
     device: str | None = None,
@@ -127,20 +132,20 @@ def prp(
     """Pairwise ranking prompting: two passages at a time, in both orders.
 
     Args:
-        model: Its folder or hub id, or the model.
+        model: Its folder or hub id, the name that a service knows (with ``url=``), or the model.
         documents: Where the words of hits are.
-        device: See `CausalModel`.
-        dtype: See `CausalModel`.
-        settings: Fields of `PairwiseReranker`.
+        device: See `language_model`.
+        dtype: See `language_model`.
+        settings: Fields of `PairwiseReranker`, and arguments of the model.
 
     Returns:
         The reranker.
     """
-    return _made(PairwiseReranker, model, documents, device, dtype, settings)
+    return made(PairwiseReranker, model, documents, device, dtype, settings)
 
 
 def debate(
-    model: LanguageModel | str,
+    model: LanguageModel | str | Path,
     documents: Corpus | Index | None = None,
     *,
     device: str | None = None,
@@ -150,32 +155,63 @@ def debate(
     """Debate ranking: arguments for and against each document, with quotes that are checked.
 
     Args:
-        model: Its folder or hub id, or the model.
+        model: Its folder or hub id, the name that a service knows (with ``url=``), or the model.
         documents: Where the words of hits are.
-        device: See `CausalModel`.
-        dtype: See `CausalModel`.
-        settings: Fields of `DebateReranker`.
+        device: See `language_model`.
+        dtype: See `language_model`.
+        settings: Fields of `DebateReranker`, and arguments of the model.
 
     Returns:
         The reranker.
     """
-    return _made(DebateReranker, model, documents, device, dtype, settings)
+    return made(DebateReranker, model, documents, device, dtype, settings)
 
 
-def _made(
+def made(
     kind: type[R],
-    model: LanguageModel | str,
+    model: LanguageModel | str | Path,
     documents: Corpus | Index | None,
     device: str | None,
     dtype: str,
     settings: dict[str, Any],
+    family: Kind | None = None,
 ) -> R:
-    known = {field.name for field in dataclasses.fields(kind)} - {"model", "documents"}
-    strangers = sorted(set(settings) - known)
-    if strangers:
-        raise UnknownNameError.among(f"setting of {kind.__name__}", strangers[0], known)
-    if isinstance(model, str):
-        model = CausalModel(model, device=device, dtype=dtype)
+    """A reranker and the model that it asks, of their settings together.
+
+    Args:
+        kind: The reranker's class.
+        model: A folder or hub id, the name that a service knows (with ``url=``), or the model.
+        documents: Where the words of hits are.
+        device: Where a local model computes.
+        dtype: What a local model computes in.
+        settings: Fields of the class, and arguments of the model's.
+        family: What a local model is; None looks.
+
+    Returns:
+        The reranker.
+
+    Raises:
+        DataError: A device for a model that is open already.
+        UnknownNameError: A setting is neither's.
+    """
+    own = {field.name for field in dataclasses.fields(kind)} - {"model", "documents"}
+    asked = dict(settings)
+    known = set(own)
+    if isinstance(model, (str, Path)):
+        served = "url" in asked
+        if family is None:
+            family = "causal" if served else kind_of(model, asked.get("revision"))
+        known |= model_settings(served, family)
+        _check_known(kind, asked, known, served)
+        model = language_model(model, asked, kind=family, device=device, dtype=dtype, taken=own)
     elif device is not None:
         raise DataError(f"{model!r} is open already; its device was chosen with it")
-    return kind(model, documents, **settings)
+    _check_known(kind, asked, own, served=False)
+    return kind(model, documents, **asked)
+
+
+def _check_known(kind: type[Any], asked: dict[str, Any], known: set[str], served: bool) -> None:
+    for stranger in sorted(set(asked) - known):
+        if not served and stranger in model_settings(served=True):
+            raise DataError(f"{stranger} is a setting of models behind a service; give their url=")
+        raise UnknownNameError.among(f"setting of {kind.__name__}", stranger, known)

@@ -35,6 +35,7 @@ from retrievekit.rerank.reading import Reading, Wording, read_together, wording_
 from retrievekit.rerank.scoring import VOID_QUERY, document_scores
 from retrievekit.run import Run
 from retrievekit.stage import knob
+from retrievekit.trace import count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -179,6 +180,7 @@ class AttentionReranker(Reranker):
         """Score lists, each in one prompt, or in windows; float64 ``(n,)`` for each."""
         distinct = {doc for one in lists for doc in one.docs}
         long = sum(first_words(doc, self.max_words) != doc for doc in distinct)
+        count("cut documents", long)
         if long:
             log.warning(
                 "%d of %d documents are longer than %d words and were cut there; max_words=None "

@@ -22,11 +22,13 @@ from retrievekit.corpus import Corpus
 from retrievekit.errors import DataError, UnknownNameError
 from retrievekit.headway import report_headway
 from retrievekit.index.base import Index
+from retrievekit.language.batches import in_token_batches
 from retrievekit.rerank.base import PointwiseReranker, Rest
 from retrievekit.rerank.classifiers import CrossEncoderModel, log_odds
-from retrievekit.rerank.pairs import in_token_batches, run, tokenized
+from retrievekit.rerank.pairs import run, tokenized
 from retrievekit.rerank.stored import call_of
 from retrievekit.stage import knob
+from retrievekit.trace import count
 
 log = logging.getLogger(__name__)
 
@@ -172,6 +174,8 @@ class CrossEncoderReranker(PointwiseReranker):
                 scores[start + rows] = found[:, 0] if column is None else log_odds(found, column)
                 done += len(rows)
                 report_headway(done)
+        count("cut documents", cut)
+        count("cut queries", len(long))
         if cut:
             log.warning(
                 "%s: %d of %d documents did not fit beside their query into %d tokens and were cut",

@@ -9,6 +9,7 @@ probability is a setting. Each document has a prompt of its own, so none can spe
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -18,14 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrievekit.corpus import Corpus
-from retrievekit.errors import DataError, EncoderContractError
+from retrievekit.errors import DataError
 from retrievekit.index.base import Index
 from retrievekit.language.chat import Chat, LanguageModel, Message
+from retrievekit.language.contract import spoken
 from retrievekit.rerank.base import PointwiseReranker, Rest
 from retrievekit.rerank.delimiters import Guard, check_guard, guarded, visible
 from retrievekit.rerank.parsing import read_number
 from retrievekit.rerank.prompts import first_words
 from retrievekit.trace import count
+
+log = logging.getLogger(__name__)
 
 Unproven: TypeAlias = Literal["ask", "keep", "reject"]
 """What becomes of a probability when a quote was dropped.
@@ -40,6 +44,8 @@ UNREADABLE = -102.0
 _QUOTES = re.compile(r'"([^"]*)"|“([^“”]*)”')
 # Brackets too: the model was shown round ones where the text has identifiers in square ones.
 _ALIKE = str.maketrans("\u2018\u2019\u2013\u2014[]", "''--()")
+
+_PAPER = re.compile(r"^\s*\[ ?1 ?\]")
 
 _ASKED = """\
 You are a helpful research assistant who is helping with literature review of a research idea. \
@@ -255,7 +261,14 @@ class DebateReranker(PointwiseReranker):
             For each pair what was said.
         """
         texts = [first_words(doc, self.max_words) for _, doc in pairs]
-        count("cut documents", sum(a != b for (_, b), a in zip(pairs, texts, strict=True)))
+        cut = sum(a != b for (_, b), a in zip(pairs, texts, strict=True))
+        count("cut documents", cut)
+        if cut:
+            log.warning(
+                "%d of %d documents are longer than %s words and were cut there; max_words=None "
+                "reads all",
+                cut, len(pairs), self.max_words,
+            )  # fmt: skip
         chats = [self._chat(query, text) for (query, _), text in zip(pairs, texts, strict=True)]
         said = self._generated(chats, self.answer_tokens)
         found = [read_debate(words, text) for words, text in zip(said, texts, strict=True)]
@@ -272,17 +285,15 @@ class DebateReranker(PointwiseReranker):
                 told.append((*chats[i], *turns))
             for i, words in zip(again, self._generated(told, 64), strict=True):
                 found[i] = dataclasses.replace(found[i], probability=_probability(words))
-        count("unreadable answers", sum(debate.probability is None for debate in found))
+        unreadable = sum(debate.probability is None for debate in found)
+        count("unreadable answers", unreadable)
+        if unreadable:
+            log.warning("debate: %d of %d answers hold no probability", unreadable, len(found))
         return found
 
     def _generated(self, chats: Sequence[Chat], tokens: int) -> list[str]:
         count("answers", len(chats))
-        said = self.model.generate(chats, max_new_tokens=tokens)
-        if len(said) != len(chats):
-            raise EncoderContractError(
-                f"{self.model!r} was to continue {len(chats)} chats, but gave {len(said)} answers"
-            )
-        return said
+        return spoken(self.model, chats, tokens)
 
     def _chat(self, query: str, text: str) -> Chat:
         passages = guarded(query, [text], self.guard, self.seed)
@@ -303,6 +314,7 @@ def _inside(text: str, tag: str) -> str:
 
 def _probability(said: str) -> float | None:
     """The number behind the paper's id, within 0 to 100."""
-    inside = _inside(said, "probability")
-    number = read_number(inside.rpartition(":")[2].partition("%")[0])
+    inside = _inside(said, "probability").partition("%")[0]
+    _, colon, rest = inside.partition(":")
+    number = read_number(_PAPER.sub("", rest if colon else inside))
     return number if number is not None and 0 <= number <= 100 else None

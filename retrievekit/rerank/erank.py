@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from retrievekit.errors import DataError
 from retrievekit.language.chat import Chat, Measuring, Message
+from retrievekit.language.contract import spoken, weighed
 from retrievekit.rerank.pointwise import WEB_SEARCH, JudgingReranker
 from retrievekit.trace import count
 
@@ -78,7 +79,8 @@ class ERankReranker(JudgingReranker):
 
     An answer without an integer from 0 to 10 scores 0, the least, and is counted as unreadable.
     Probabilities are taken among the integers; where ``10`` is two tokens, its probability is the
-    product of both.
+    product of both. The published fusion with the first stage, by z-scores, is ``weighted(first,
+    first >> erank, weights=[a, 1 - a], normalise="zscore")`` over the same hits.
 
     Args:
         model: A folder or hub id, or a `LanguageModel`, which also says device and dtype.
@@ -125,7 +127,7 @@ class ERankReranker(JudgingReranker):
 
     def judged(self, chats: Sequence[Chat]) -> NDArray[np.float64]:
         """The model's integers as `reading` has them, float64 ``(n,)``."""
-        said = self.asked.generate(chats, max_new_tokens=self.max_new_tokens)
+        said = spoken(self.asked, chats, self.max_new_tokens)
         found = [read_integer(text) for text in said]
         out = np.array([0 if one is None else one.value for one in found], np.float64)
         places = [place for place, one in enumerate(found) if one is not None]
@@ -160,27 +162,39 @@ class ERankReranker(JudgingReranker):
             (*chat, Message("assistant", one.before))
             for chat, one in zip(chats, integers, strict=True)
         ]
-        digits = [str(n) for n in range(HIGHEST)]
+        out = np.zeros((len(begun), HIGHEST + 1))
         model = self.asked
-        if isinstance(model, Measuring) and model.pieces(str(HIGHEST)) == 1:
-            return _softmax(model.logits(begun, [*digits, str(HIGHEST)]))
-        first = _softmax(model.logits(begun, digits))
-        out = np.concatenate([first, np.zeros((len(begun), 1))], axis=1)
+        whole = [
+            isinstance(model, Measuring) and model.pieces(str(HIGHEST), one.before) == 1
+            for one in integers
+        ]
+        if rows := [row for row, single in enumerate(whole) if single]:
+            every = [str(n) for n in range(HIGHEST + 1)]
+            out[rows] = _softmax(weighed(model, [begun[row] for row in rows], every))
+        rest = [row for row, single in enumerate(whole) if not single]
+        if not rest:
+            return out
+        out[rest, :HIGHEST] = _softmax(
+            model.logits([begun[row] for row in rest], list("0123456789"))
+        )
         # After a 1 there is a 0, or the end of the answer, which begins as the model's own did.
-        longer = [(*chat[:-1], replace(chat[-1], content=chat[-1].content + "1")) for chat in begun]
-        ends = [one.after if one.after.isspace() else self._closing for one in integers]
-        for end in dict.fromkeys(ends):
-            rows = [row for row, own in enumerate(ends) if own == end]
-            zero = _softmax(model.logits([longer[row] for row in rows], ["0", end]))[:, 0]
-            out[rows, HIGHEST] = first[rows, 1] * zero
-            out[rows, 1] = first[rows, 1] * (1 - zero)
+        ends = {row: integers[row].after for row in rest}
+        for end in dict.fromkeys(ends.values()):
+            rows = [row for row in rest if ends[row] == end]
+            longer = [
+                (*chats[row], Message("assistant", f"{integers[row].before}1")) for row in rows
+            ]
+            closing = end if end.isspace() else self._closing
+            zero = _softmax(weighed(model, longer, ["0", closing]))[:, 0]
+            out[rows, HIGHEST] = out[rows, 1] * zero
+            out[rows, 1] *= 1 - zero
         return out
 
     @property
     def _closing(self) -> str:
         """How the end of an answer begins: ``</`` is one token of its own in most vocabularies."""
         model = self.asked
-        return "<" if isinstance(model, Measuring) and model.pieces("</") != 1 else "</"
+        return "<" if isinstance(model, Measuring) and model.pieces("</", "1") != 1 else "</"
 
 
 def _softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:

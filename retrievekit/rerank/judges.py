@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from retrievekit.corpus import Corpus
-from retrievekit.errors import UnknownNameError
 from retrievekit.index.base import Index
-from retrievekit.language.opening import language_model
+from retrievekit.language.chat import LanguageModel
+from retrievekit.rerank.asking import made
 from retrievekit.rerank.erank import ERankReranker
 from retrievekit.rerank.pointwise import (
     JudgingReranker,
@@ -20,7 +19,7 @@ from retrievekit.rerank.pointwise import (
 
 
 def qwen3_reranker(
-    model: str | Path,
+    model: LanguageModel | str | Path,
     documents: Corpus | Index | None = None,
     *,
     device: str | None = None,
@@ -30,7 +29,7 @@ def qwen3_reranker(
     """A `Qwen3Reranker`.
 
     Args:
-        model: Its folder or hub id, or the name that a service knows (with ``url=``).
+        model: Its folder or hub id, or the name that a service knows (with ``url=``), or the model.
         documents: Where the words of hits are.
         device: See `CausalModel`.
         dtype: See `CausalModel`.
@@ -39,11 +38,11 @@ def qwen3_reranker(
     Returns:
         The reranker.
     """
-    return _made(Qwen3Reranker, "causal", model, documents, device, dtype, settings)
+    return made(Qwen3Reranker, model, documents, device, dtype, settings, "causal")
 
 
 def monot5(
-    model: str | Path,
+    model: LanguageModel | str | Path,
     documents: Corpus | Index | None = None,
     *,
     device: str | None = None,
@@ -53,7 +52,7 @@ def monot5(
     """A `MonoT5Reranker`.
 
     Args:
-        model: Its folder or hub id.
+        model: Its folder or hub id, or the model.
         documents: Where the words of hits are.
         device: See `Seq2SeqModel`.
         dtype: See `Seq2SeqModel`.
@@ -62,11 +61,11 @@ def monot5(
     Returns:
         The reranker.
     """
-    return _made(MonoT5Reranker, "seq2seq", model, documents, device, dtype, settings)
+    return made(MonoT5Reranker, model, documents, device, dtype, settings, "seq2seq")
 
 
 def prorank(
-    model: str | Path,
+    model: LanguageModel | str | Path,
     documents: Corpus | Index | None = None,
     *,
     device: str | None = None,
@@ -76,7 +75,7 @@ def prorank(
     """A `ProRankReranker`.
 
     Args:
-        model: Its folder or hub id, or the name that a service knows (with ``url=``).
+        model: Its folder or hub id, or the name that a service knows (with ``url=``), or the model.
         documents: Where the words of hits are.
         device: See `CausalModel`.
         dtype: See `CausalModel`.
@@ -85,11 +84,11 @@ def prorank(
     Returns:
         The reranker.
     """
-    return _made(ProRankReranker, "causal", model, documents, device, dtype, settings)
+    return made(ProRankReranker, model, documents, device, dtype, settings, "causal")
 
 
 def erank(
-    model: str | Path,
+    model: LanguageModel | str | Path,
     documents: Corpus | Index | None = None,
     *,
     device: str | None = None,
@@ -99,7 +98,7 @@ def erank(
     """An `ERankReranker`.
 
     Args:
-        model: Its folder or hub id, or the name that a service knows (with ``url=``).
+        model: Its folder or hub id, or the name that a service knows (with ``url=``), or the model.
         documents: Where the words of hits are.
         device: See `CausalModel`.
         dtype: See `CausalModel`.
@@ -108,22 +107,4 @@ def erank(
     Returns:
         The reranker.
     """
-    return _made(ERankReranker, "causal", model, documents, device, dtype, settings)
-
-
-def _made(
-    kind: type[JudgingReranker],
-    family: Literal["causal", "seq2seq"],
-    model: str | Path,
-    documents: Corpus | Index | None,
-    device: str | None,
-    dtype: str,
-    settings: dict[str, Any],
-) -> JudgingReranker:
-    own = {field.name for field in dataclasses.fields(kind)} - {"model", "documents"}
-    asked = dict(settings)
-    made = language_model(model, asked, kind=family, device=device, dtype=dtype, taken=own)
-    strangers = sorted(set(asked) - own)
-    if strangers:
-        raise UnknownNameError.among(f"setting of {kind.label}", strangers[0], own)
-    return kind(made, documents, **asked)
+    return made(ERankReranker, model, documents, device, dtype, settings, "causal")

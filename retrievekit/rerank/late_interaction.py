@@ -29,10 +29,11 @@ from retrievekit.encode.wiring import PROMPT_NAMES, pool_in_float32
 from retrievekit.errors import DataError
 from retrievekit.headway import report_headway
 from retrievekit.index.base import Index
+from retrievekit.language.batches import in_token_batches
 from retrievekit.rerank.base import PointwiseReranker, Rest
-from retrievekit.rerank.pairs import in_token_batches
 from retrievekit.rerank.stored import StoredModel, call_of, readable
 from retrievekit.stage import knob
+from retrievekit.trace import count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -272,6 +273,7 @@ class LateInteraction(PointwiseReranker):
         if limit is None:
             return sizes
         cut = sum(size > limit for size in sizes)
+        count("cut documents" if role == "document" else "cut queries", cut)
         if cut:
             log.warning(
                 "%s: %d of %d %s texts were longer than %d tokens and were cut there",

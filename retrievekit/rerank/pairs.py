@@ -1,11 +1,11 @@
-"""Pairs of query and document as tokens: cut so that the query stays whole, and put into batches.
+"""Pairs of query and document as tokens, cut so that the query stays whole, and run.
 
 What a classifier of pairs needs besides its weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,24 +32,6 @@ class Tokens:
     def __len__(self) -> int:
         """How many tokens it is."""
         return len(self.arrays["input_ids"])
-
-
-def in_token_batches(lengths: Sequence[int], tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Batches of like length with about as many tokens each, padding included; the longest first.
-
-    Args:
-        lengths: Tokens of each item.
-        tokens: Tokens of a batch at most; an item that is longer is one by itself.
-
-    Yields:
-        Places of the items of one batch, int64 ``(m,)``.
-    """
-    order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, tokens // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
 
 
 def tokenized(

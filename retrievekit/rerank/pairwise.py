@@ -17,7 +17,7 @@ from retrievekit.rerank.delimiters import Passages
 from retrievekit.rerank.parsing import read_choice
 from retrievekit.rerank.permute import merged_orders, presentations
 from retrievekit.rerank.prompted import PromptedReranker
-from retrievekit.rerank.setwise import Reads, asked
+from retrievekit.rerank.setwise import Reads, asked, labels_behind
 from retrievekit.rerank.sorting import all_pairs, best_of_pairs, heapsort, renumbered, sliding
 from retrievekit.rerank.steps import Walk, together
 from retrievekit.trace import count
@@ -105,7 +105,7 @@ class PairwiseReranker(PromptedReranker):
     def put(self, chats: Sequence[Chat], sizes: Sequence[int]) -> list[Any]:
         """0 or 1 where the first or second passage shown is the better, None where neither is."""
         if self.reads == "logits":
-            logits = self.inclined(chats, "AB")
+            logits = self.inclined(chats, labels_behind(self.begun, "AB"))
             return [None if a == b else int(b > a) for a, b in logits.tolist()]
         found = [read_choice(text, "AB") for text in self.generated(chats)]
         count("unreadable answers", found.count(None))

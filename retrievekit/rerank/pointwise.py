@@ -27,6 +27,7 @@ from retrievekit.headway import report_headway
 from retrievekit.index.base import Index
 from retrievekit.language.causal import CausalModel
 from retrievekit.language.chat import Chat, LanguageModel, Message
+from retrievekit.language.contract import weighed
 from retrievekit.language.layout import Layout
 from retrievekit.language.seq2seq import Seq2SeqModel
 from retrievekit.rerank.base import PointwiseReranker, Rest, in_length_order
@@ -220,7 +221,7 @@ class TwoAnswerReranker(JudgingReranker):
 
     def judged(self, chats: Sequence[Chat]) -> NDArray[np.float64]:
         """Log-odds of the two answers, or the first one's probability, float64 ``(n,)``."""
-        logits = np.asarray(self.asked.logits(chats, self.answers), np.float64)
+        logits = weighed(self.asked, chats, self.answers)
         odds = logits[:, 0] - logits[:, 1]
         return odds if self.output == "log-odds" else logistic(odds)
 

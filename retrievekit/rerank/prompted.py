@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrievekit.corpus import Corpus
-from retrievekit.errors import DataError, EncoderContractError, NonFiniteError
+from retrievekit.errors import DataError, NonFiniteError
 from retrievekit.index.base import Index
 from retrievekit.language.chat import Chat, LanguageModel, Measuring
+from retrievekit.language.contract import spoken, weighed
 from retrievekit.rerank.base import Listed, Reranker, Rest
 from retrievekit.rerank.delimiters import Guard, Passages, check_guard, guarded
 from retrievekit.rerank.permute import capped, presentations
@@ -280,13 +281,7 @@ class PromptedReranker(Reranker):
         Raises:
             EncoderContractError: It gave another number of answers, or something else than words.
         """
-        said = self.model.generate(chats, max_new_tokens=self.answer_tokens)
-        if len(said) != len(chats) or not all(isinstance(text, str) for text in said):
-            raise EncoderContractError(
-                f"{self.model!r} was to continue {len(chats)} chats, but gave {len(said)} answers, "
-                f"such as {said[:1]!r}; a model gives one string per chat"
-            )
-        return said
+        return spoken(self.model, chats, self.answer_tokens)
 
     def inclined(self, chats: Sequence[Chat], answers: Sequence[str]) -> NDArray[np.float64]:
         """Ask the model for logits of answers.
@@ -302,12 +297,7 @@ class PromptedReranker(Reranker):
             EncoderContractError: It gave another shape.
             NonFiniteError: It gave NaN or plus infinity.
         """
-        found = np.asarray(self.model.logits(chats, answers), np.float64)
-        if found.shape != (len(chats), len(answers)):
-            raise EncoderContractError(
-                f"{self.model!r} was asked for logits of shape {(len(chats), len(answers))}, but "
-                f"gave {found.shape}"
-            )
+        found = weighed(self.model, chats, answers)
         bad = np.argwhere(np.isnan(found) | (found == np.inf))
         if len(bad):
             row, column = bad[0]

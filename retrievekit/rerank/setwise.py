@@ -101,7 +101,7 @@ class SetwiseReranker(PromptedReranker):
     def put(self, chats: Sequence[Chat], sizes: Sequence[int]) -> list[Any]:
         """Log-probabilities of what each prompt shows, or the place that was named."""
         if self.reads == "logits":
-            logits = self.inclined(chats, LETTERS[: self.rivals + 1])
+            logits = self.inclined(chats, labels_behind(self.begun, LETTERS[: self.rivals + 1]))
             return [_log_softmax(row[:size]) for row, size in zip(logits, sizes, strict=True)]
         found = [
             read_choice(text, LETTERS[:size])
@@ -134,6 +134,20 @@ def asked(words: str, begun: str) -> Chat:
     """
     user = Message("user", words)
     return (user, Message("assistant", begun)) if begun else (user,)
+
+
+def labels_behind(begun: str, labels: Sequence[str]) -> list[str]:
+    """Labels as they follow the beginning of an answer: behind a word or a colon with a blank.
+
+    Args:
+        begun: The beginning, possibly empty.
+        labels: The labels.
+
+    Returns:
+        What the model may say.
+    """
+    blank = " " if begun[-1:].isalnum() or begun[-1:] == ":" else ""
+    return [f"{blank}{label}" for label in labels]
 
 
 def _log_softmax(row: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
