@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from retrievekit.encode.truncated import TruncatedEncoder
     from retrievekit.evaluate.compute import evaluate
     from retrievekit.evaluate.significance import compare
+    from retrievekit.feedback.divergence import KL, Bo1
+    from retrievekit.feedback.terms import RM3, LexicalRocchio
+    from retrievekit.feedback.vectors import Average, Rocchio
     from retrievekit.filter.metadata import where
     from retrievekit.fuse import rrf, top, weighted
     from retrievekit.ids import Ids
@@ -45,10 +48,25 @@ if TYPE_CHECKING:
     from retrievekit.index.dense import DenseIndex
     from retrievekit.index.lucene import LuceneIndex
     from retrievekit.index.sparse import SparseIndex
+    from retrievekit.language.causal import CausalModel
+    from retrievekit.language.endpoint import ChatEndpoint
+    from retrievekit.language.seq2seq import Seq2SeqModel
     from retrievekit.passages import aggregate
     from retrievekit.qrels import Qrels
     from retrievekit.queries import Queries
     from retrievekit.rerank.attention import AttentionReranker
+    from retrievekit.rerank.cross_encoder import CrossEncoderReranker
+    from retrievekit.rerank.debate import DebateReranker
+    from retrievekit.rerank.erank import ERankReranker
+    from retrievekit.rerank.late_interaction import LateInteraction
+    from retrievekit.rerank.listwise import ListwiseReranker
+    from retrievekit.rerank.pairwise import PairwiseReranker
+    from retrievekit.rerank.pointwise import MonoT5Reranker, ProRankReranker, Qwen3Reranker
+    from retrievekit.rerank.setwise import SetwiseReranker
+    from retrievekit.rewrite.doc2query import Doc2Query
+    from retrievekit.rewrite.grf import GRF
+    from retrievekit.rewrite.hyde import HyDE
+    from retrievekit.rewrite.query2doc import KeywordQuery, Query2Doc
     from retrievekit.run import Hit, Hits, Run
     from retrievekit.splitting import split_documents
     from retrievekit.stage import Stage, stage
@@ -58,26 +76,50 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "AnceEncoder": "retrievekit.encode.ance",
     "AttentionReranker": "retrievekit.rerank.attention",
+    "Average": "retrievekit.feedback.vectors",
     "BM25Index": "retrievekit.index.bm25",
+    "Bo1": "retrievekit.feedback.divergence",
     "CallableEncoder": "retrievekit.encode.functions",
     "Candidates": "retrievekit.candidates",
+    "CausalModel": "retrievekit.language.causal",
+    "ChatEndpoint": "retrievekit.language.endpoint",
     "Corpus": "retrievekit.corpus",
+    "CrossEncoderReranker": "retrievekit.rerank.cross_encoder",
     "Dataset": "retrievekit.data.dataset",
+    "DebateReranker": "retrievekit.rerank.debate",
     "DenseIndex": "retrievekit.index.dense",
     "DenseVectors": "retrievekit.vectors",
+    "Doc2Query": "retrievekit.rewrite.doc2query",
     "Document": "retrievekit.corpus",
+    "ERankReranker": "retrievekit.rerank.erank",
     "EndpointEncoder": "retrievekit.encode.endpoint",
     "FrameworkEncoder": "retrievekit.encode.framework",
+    "GRF": "retrievekit.rewrite.grf",
     "Hit": "retrievekit.run",
     "Hits": "retrievekit.run",
+    "HyDE": "retrievekit.rewrite.hyde",
     "Ids": "retrievekit.ids",
     "InferenceFreeEncoder": "retrievekit.encode.idf",
+    "KL": "retrievekit.feedback.divergence",
+    "KeywordQuery": "retrievekit.rewrite.query2doc",
+    "LateInteraction": "retrievekit.rerank.late_interaction",
+    "LexicalRocchio": "retrievekit.feedback.terms",
+    "ListwiseReranker": "retrievekit.rerank.listwise",
     "LuceneIndex": "retrievekit.index.lucene",
+    "MonoT5Reranker": "retrievekit.rerank.pointwise",
+    "PairwiseReranker": "retrievekit.rerank.pairwise",
     "PrecomputedVectors": "retrievekit.encode.precomputed",
+    "ProRankReranker": "retrievekit.rerank.pointwise",
     "Qrels": "retrievekit.qrels",
     "Queries": "retrievekit.queries",
+    "Query2Doc": "retrievekit.rewrite.query2doc",
+    "Qwen3Reranker": "retrievekit.rerank.pointwise",
+    "RM3": "retrievekit.feedback.terms",
+    "Rocchio": "retrievekit.feedback.vectors",
     "Run": "retrievekit.run",
     "SentenceEncoder": "retrievekit.encode.sentence",
+    "Seq2SeqModel": "retrievekit.language.seq2seq",
+    "SetwiseReranker": "retrievekit.rerank.setwise",
     "SparseIndex": "retrievekit.index.sparse",
     "SparseVectors": "retrievekit.vectors",
     "SpladeEncoder": "retrievekit.encode.sparse",
@@ -101,29 +143,53 @@ _EXPORTS = {
     "where": "retrievekit.filter.metadata",
 }
 
-__all__ = [
+__all__ = [  # noqa: RUF022 (in plain order, as the test wants them)
     "AnceEncoder",
     "AttentionReranker",
+    "Average",
     "BM25Index",
+    "Bo1",
     "CallableEncoder",
     "Candidates",
+    "CausalModel",
+    "ChatEndpoint",
     "Corpus",
+    "CrossEncoderReranker",
     "Dataset",
+    "DebateReranker",
     "DenseIndex",
     "DenseVectors",
+    "Doc2Query",
     "Document",
+    "ERankReranker",
     "EndpointEncoder",
     "FrameworkEncoder",
+    "GRF",
     "Hit",
     "Hits",
+    "HyDE",
     "Ids",
     "InferenceFreeEncoder",
+    "KL",
+    "KeywordQuery",
+    "LateInteraction",
+    "LexicalRocchio",
+    "ListwiseReranker",
     "LuceneIndex",
+    "MonoT5Reranker",
+    "PairwiseReranker",
     "PrecomputedVectors",
+    "ProRankReranker",
     "Qrels",
     "Queries",
+    "Query2Doc",
+    "Qwen3Reranker",
+    "RM3",
+    "Rocchio",
     "Run",
     "SentenceEncoder",
+    "Seq2SeqModel",
+    "SetwiseReranker",
     "SparseIndex",
     "SparseVectors",
     "SpladeEncoder",

@@ -67,6 +67,7 @@ _ENTRIES: dict[str, dict[str, str]] = {
         "dense-hnsw": "retrievekit.testing.indexes:HNSW",
         "dense-int8": "retrievekit.testing.indexes:INT8",
         "dense-ivf-pq": "retrievekit.testing.indexes:IVF_PQ",
+        "dense-stored-int8": "retrievekit.testing.indexes:STORED_INT8",
         "sparse": "retrievekit.testing.sparse:SPARSE",
     },
     "fuse": {
@@ -103,8 +104,33 @@ _ENTRIES: dict[str, dict[str, str]] = {
         "prorank": "retrievekit.rerank.judges:prorank",
         "qwen3_reranker": "retrievekit.rerank.judges:qwen3_reranker",
     },
+    # Losses on padded lists of scores, by the names that recipes of trainings use.
+    "loss": {
+        "bce": "retrievekit.train.losses.bce:BCELoss",
+        "contrastive": "retrievekit.train.losses.info_nce:InfoNCELoss",
+        "lambda": "retrievekit.train.losses.lambda_loss:LambdaLoss",
+        "listmle": "retrievekit.train.losses.list_mle:ListMLELoss",
+        "listnet": "retrievekit.train.losses.list_net:ListNetLoss",
+        "pg-rank": "retrievekit.train.policy:PGRankLoss",
+        "pld": "retrievekit.train.losses.pld:PLDLoss",
+        "ranknet": "retrievekit.train.losses.rank_net:RankNetLoss",
+    },
+    # What makes rewriters of queries: (model, ..., *, index), the index that is searched next.
+    "rewrite": {
+        "grf": "retrievekit.rewrite.named:grf",
+        "hyde": "retrievekit.rewrite.named:hyde",
+        "keywords": "retrievekit.rewrite.named:keywords",
+        "query2doc": "retrievekit.rewrite.named:query2doc",
+    },
     # What makes feedback, from a run to better queries: (..., *, index).
     "feedback": {
+        "ance_prf": "retrievekit.feedback.ance_prf:ance_prf",
+        "average": "retrievekit.feedback.named:average",
+        "bo1": "retrievekit.feedback.named:bo1",
+        "kl": "retrievekit.feedback.named:kl",
+        "lexical_rocchio": "retrievekit.feedback.named:lexical_rocchio",
+        "rm3": "retrievekit.feedback.named:rm3",
+        "rocchio": "retrievekit.feedback.named:rocchio",
         "lucene_rm3": "retrievekit.index.lucene_stages:LuceneRM3",
         "lucene_rocchio": "retrievekit.index.lucene_stages:LuceneRocchio",
     },

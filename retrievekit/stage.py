@@ -141,7 +141,8 @@ class Stage(ABC, Generic[A, B]):
         self, batch: A, out: B, seconds: float, counts: Mapping[str, int] | None = None
     ) -> B:
         n_hits = out.n_hits if isinstance(out, Run) else 0
-        before = batch.n_hits if isinstance(batch, Run) else n_hits
+        # Feedback gives queries: it looks at hits and drops none.
+        before = batch.n_hits if isinstance(batch, Run) and isinstance(out, Run) else n_hits
         name = type(self).__name__ if not self.name else self.name
         step = Step(
             name,
@@ -251,7 +252,8 @@ class Stage(ABC, Generic[A, B]):
 
         Returns:
             One mapping per step that gives a run: ``step``, ``rank``, ``score`` (both None where
-            the document is not among the hits), and ``parts`` where the stage can tell more.
+            the document is not among the hits), and ``parts`` where the stage can tell more; and
+            one for each feedback between them, whose ``parts`` say what moved the query.
         """
         out: list[dict[str, Any]] = []
         batch: Any = Queries.from_texts({"1": text})
@@ -259,6 +261,8 @@ class Stage(ABC, Generic[A, B]):
             parts = stage.explain_parts(batch, doc_id)
             batch = stage(batch)
             if not isinstance(batch, Run):
+                if parts:
+                    out.append({"step": repr(stage), "rank": None, "score": None, "parts": parts})
                 continue
             row = batch.docs.find(doc_id)
             place = np.flatnonzero(batch.rows == row)

@@ -46,7 +46,7 @@ LAYERS = (
     row("L2a", "store analysis evaluate"),
     row("L2b", "encode index data"),
     row("L2c", "language"),
-    row("L3", "rewrite filter rerank fuse passages cache compress"),
+    row("L3", "rewrite feedback filter rerank fuse passages cache compress"),
     row("L4", "train"),
     row("L5", "config testing doctor"),
     row("L5b", "bench"),

@@ -27,7 +27,7 @@ from retrievekit.errors import (
     LockedError,
     StoreError,
 )
-from retrievekit.index import writer as writer_module
+from retrievekit.index import budget
 from retrievekit.index.base import Index
 from retrievekit.index.lookup import rows_in
 from retrievekit.index.merging import FACTOR, crowded
@@ -114,8 +114,8 @@ def test_many_small_updates_make_few_segments(case: IndexCase) -> None:
 def test_a_memory_budget_makes_segments_and_no_other_answer(
     case: IndexCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "HELD_BESIDES", 0)
-    monkeypatch.setattr(writer_module, "HELD_PER_BYTE", (64 << 20) // 1000)
+    monkeypatch.setattr(budget, "HELD_BESIDES", 0)
+    monkeypatch.setattr(budget, "HELD_PER_BYTE", (64 << 20) // 1000)
 
     def stream() -> Iterator[Document]:
         yield from documents(20_000)

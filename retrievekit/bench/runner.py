@@ -442,7 +442,11 @@ def _queries_of(qrels: Qrels) -> NDArray[np.int64]:
 
 
 def _caches(stage: Stage[Any, Any]) -> bool:
-    return any(isinstance(part, Cached) for part in parts_of(stage))
+    # Rewriters may keep what a model wrote by themselves.
+    return any(
+        isinstance(part, Cached) or getattr(part, "cache", None) is not None
+        for part in parts_of(stage)
+    )
 
 
 def _fingerprint(stage: Stage[Any, Any]) -> str:

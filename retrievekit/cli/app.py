@@ -17,12 +17,14 @@ from retrievekit.cli import (
     compress,
     datasets,
     delete,
+    expand,
     heads,
     index,
     info,
     rerank,
     run,
     search,
+    train,
     vacuum,
     verify,
 )
@@ -97,6 +99,9 @@ app.command("run", short_help="Answer many queries; write a TREC run.", epilog=r
     run.run
 )
 app.command("rerank", short_help="Reorder a run by a model.", epilog=rerank.EXAMPLES)(rerank.rerank)
+app.command("expand", short_help="Put written queries behind documents.", epilog=expand.EXAMPLES)(
+    expand.expand
+)
 app.command("heads", short_help="Find a model's heads that retrieve.", epilog=heads.EXAMPLES)(
     heads.heads
 )
@@ -114,6 +119,12 @@ app.add_typer(
     name="datasets",
     short_help="List, show and fetch data sets.",
     epilog=datasets.EXAMPLES,
+)
+app.add_typer(
+    train.app,
+    name="train",
+    short_help="Train a model from judged queries.",
+    epilog=train.EXAMPLES,
 )
 app.command("verify", short_help="Check an index for damage.", epilog=verify.EXAMPLES)(
     verify.verification

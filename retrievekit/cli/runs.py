@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -184,7 +185,7 @@ def followed(stage: Any, batch: Any, label: str, progress: Progress) -> Any:
 
 
 def write_run(found: Any, output: Path, stage: Any, tag: str, as_json: bool) -> None:
-    """Write a run, and say so.
+    """Write a run, and say so; also what was counted on the way, and what it cost.
 
     Args:
         found: The run.
@@ -194,8 +195,17 @@ def write_run(found: Any, output: Path, stage: Any, tag: str, as_json: bool) -> 
         as_json: Whether it is said as JSON.
     """
     found.write(output, tag=tag)
+    counts: Counter[str] = Counter()
+    for step in found.trace:
+        counts.update(dict(step.counts))
+    cost = getattr(getattr(getattr(stage, "model", None), "spent", None), "cost", 0.0)
     if as_json:
         told = {"path": str(output), "queries": len(found), "hits": found.n_hits}
-        emit_json({**told, "system": repr(stage)})
+        emit_json({**told, "system": repr(stage), "counts": dict(counts), "cost": cost})
         return
     emit(f"{output}: {counted(len(found), 'query')}, {counted(found.n_hits, 'hit')}")
+    parts = [f"{number:,} {name}" for name, number in sorted(counts.items())]
+    if cost:
+        parts.append(f"cost {cost:,.4f}")
+    if parts:
+        emit(f"  {', '.join(parts)}")

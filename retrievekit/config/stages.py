@@ -39,12 +39,13 @@ if TYPE_CHECKING:
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
-KINDS = ("fuse", "cut", "filter", "passages", "rerank", "feedback")
+KINDS = ("fuse", "cut", "filter", "passages", "rerank", "feedback", "rewrite")
 """Kinds of names in the registry that an expression may use.
 
-What is registered as ``rerank`` is called with ``documents=``, the words of the hits before it, and
-as ``feedback`` with ``index=``, the index that those hits come from, unless a searcher of another
-one stands among the arguments.
+What is registered as ``rerank`` is called with ``documents=``, the words of the hits before it; as
+``feedback`` with ``index=``, the index that those hits come from; and as ``rewrite`` with
+``index=``, the index that is searched next; unless a searcher of another one stands among the
+arguments.
 """
 
 RERANKED = 100
@@ -118,12 +119,16 @@ def known_names(shelf: Shelf) -> list[str]:
 
 
 def _stage_of(
-    node: Expression, text: str, shelf: Shelf, before: Stage[Any, Any] | None = None
+    node: Expression,
+    text: str,
+    shelf: Shelf,
+    before: Stage[Any, Any] | None = None,
+    after: Sequence[Expression] = (),
 ) -> Stage[Any, Any]:
     if isinstance(node, Pipe):
-        joined = _stage_of(node.steps[0], text, shelf, before)
-        for step in node.steps[1:]:
-            joined = joined >> _stage_of(step, text, shelf, joined)
+        joined = _stage_of(node.steps[0], text, shelf, before, node.steps[1:])
+        for place, step in enumerate(node.steps[1:], 2):
+            joined = joined >> _stage_of(step, text, shelf, joined, node.steps[place:])
         return joined
     if node.name in shelf.retriever_names():
         values = [_literal_only(value, node, text) for value in node.args]
@@ -141,6 +146,8 @@ def _stage_of(
             settings = {name: _plain(value) for name, value in node.keywords}
             if kind in ("rerank", "feedback"):
                 _bring(kind, args, settings, node, text, shelf, before)
+            elif kind == "rewrite":
+                settings["index"] = _searched_next(args, node, text, shelf, after)
             made: Stage[Any, Any] = _made(make, args, settings, node, text)
             return made
     raise located(text, node.at, _unknown(node.name, shelf))
@@ -168,6 +175,37 @@ def _bring(
         raise located(text, node.at, f"{node.name}: {why}") from why
     if kind == "rerank":
         settings.setdefault("k", RERANKED)
+
+
+def _searched_next(
+    args: list[Any], node: Call, text: str, shelf: Shelf, after: Sequence[Expression]
+) -> Any:
+    """The index that rewritten queries are for: a searcher's among the arguments, or the next."""
+    from retrievekit.run import Run
+    from retrievekit.stage import Stage, Then
+
+    places = [place for place, value in enumerate(args) if isinstance(value, Stage)]
+    if places:
+        found = args.pop(places[0])
+    else:
+        rewriters = registry.names("rewrite")
+        searches = [
+            place
+            for place, step in enumerate(after)
+            if not (isinstance(step, Call) and step.name in rewriters)
+        ]
+        if not searches:
+            raise located(
+                text, node.at, f"{node.name}: put a searcher behind it, such as {node} >> bm25"
+            )
+        found = _stage_of(after[searches[0]], text, shelf, None, after[searches[0] + 1 :])
+    if isinstance(found, Then):
+        # Behind the search passages may become documents again, which are no index's.
+        found = next((stage for stage in found.stages if stage.gives is Run), found)
+    try:
+        return shelf.searched(found)
+    except ExpressionError as why:
+        raise located(text, node.at, f"{node.name}: {why}") from why
 
 
 def check_names(expression: str | Expression, shelf: Shelf) -> None:

@@ -143,12 +143,26 @@ def _build_through(engine: str) -> BuildsIndex:
     return build
 
 
+class _Early(DenseIndex):
+    """Calibrates on as few vectors as suites have."""
+
+    calibrated_from = 4
+
+
+def _build_int8(
+    source: Corpus | Iterable[Document], path: Path | None = None, *, overwrite: bool = False
+) -> Index:
+    return _Early.build(source, _TOY, path, storage="int8", overwrite=overwrite)
+
+
 BM25 = IndexCase("bm25", BM25Index.build, BM25Index.open)
 DENSE = IndexCase("dense", _build_dense, lambda path: DenseIndex.open(path, _TOY))
 BINARY, INT8 = (
     IndexCase("dense", _build_through(engine), DENSE.open, exact=False)
     for engine in ("binary", "int8")
 )
+# What comes first decides the steps of all that follows.
+STORED_INT8 = IndexCase("dense", _build_int8, lambda path: _Early.open(path, _TOY), exact=False)
 HNSW, IVF_PQ = (
     IndexCase("dense", _build_through(engine), DENSE.open, exact=False, needs="faiss")
     for engine in ("HNSW8", "IVF2,PQ8x4fs")

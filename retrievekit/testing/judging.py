@@ -112,10 +112,11 @@ class JudgingModel:
         """
         self.batches.append(list(chats))
         out = np.full((len(chats), len(answers)), -1e3)
+        places = [answer.strip() for answer in answers]
         for row, chat in enumerate(chats):
             asked = read_prompt(chat)
             for label, value in zip(asked.labels, self._values(chat, asked), strict=True):
-                out[row, list(answers).index(label)] = value
+                out[row, places.index(label)] = value
         return out
 
     def _values(self, chat: Chat, asked: Asked) -> list[float]:
