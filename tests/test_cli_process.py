@@ -85,6 +85,8 @@ def test_interrupted_quietly(index: Path) -> None:
     code = f"""
 import os, signal, time
 import retrievekit.cli.sources as sources
+# Whoever runs the tests in the background may have it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def opened(path):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(30)

@@ -98,13 +98,13 @@ def test_opq_prints_nothing_and_says_how_long_it_takes(
     assert caplog.text == ""
     assert len(told) == 1
     assert 0 < told[0] < 3600
+    printed = capfd.readouterr()
+    assert printed.out == printed.err == ""
     monkeypatch.setattr(opq, "_expected", lambda *_: 25.0)
     with caplog.at_level(logging.WARNING):
         assert FaissEngine("OPQ2,PQ2x4fs", 16, "dot").trained(vectors) == quick
     assert "'OPQ2,PQ2x4fs' learns a rotation (OPQ) from 400 vectors" in caplog.text
     assert "about 25 seconds here" in caplog.text
-    printed = capfd.readouterr()
-    assert printed.out == printed.err == ""
     monkeypatch.setattr(opq, "_expected", lambda *_: 600.0)
     FaissEngine("OPQ2,PQ2x4fs", 16, "dot").trained(vectors)
     assert "about 10 minutes here" in caplog.text

@@ -50,6 +50,7 @@ class Service:
 
 class Handler(http.server.BaseHTTPRequestHandler):
     service: Service
+    inside = 0
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -62,7 +63,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             service.headers.append(dict(self.headers))
             service.paths.append(self.path)
             failure = service.failures.pop(0) if service.failures else None
-            service.now += 1
+            self.inside = 1
+            service.now += self.inside
             service.most = max(service.most, service.now)
         try:
             if callable(failure):
@@ -85,10 +87,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
             self.answer(200, service.change({"choices": [choice], "usage": usage}))
         finally:
-            with service.lock:
-                service.now -= 1
+            self.leave()
+
+    def leave(self) -> None:
+        """Count this request as done: before its answer is sent, or the next one may come first."""
+        with self.service.lock:
+            self.service.now -= self.inside
+            self.inside = 0
 
     def answer(self, state: int, content: Any, headers: Any = ()) -> None:
+        self.leave()
         raw = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(state)
         for name, value in dict(headers).items():
