@@ -121,12 +121,17 @@ def measured(searcher: Any, feedback: Any, split: str) -> dict[str, Any]:
     }
 
 
+def folder_of(name: str, seed: int) -> Path:
+    """Where a run's model is kept."""
+    return shelf_folder().parent / "benchmarks" / f"prf {name} {seed}".replace(" ", "-")
+
+
 def trained(name: str, settings: Mapping[str, Any], seed: int, searcher: Any) -> dict[str, Any]:
     """Train by a recipe, or go on; what was trained is kept under the cache."""
     recipe: FeedbackRecipe = feedback_recipe(
         {**COMMON, **settings, "data": str(data_folder()), "seed": seed}
     )
-    output = shelf_folder().parent / "benchmarks" / f"prf {name} {seed}".replace(" ", "-")
+    output = folder_of(name, seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     if not output.exists():
         began = time.perf_counter()
@@ -142,7 +147,6 @@ def trained(name: str, settings: Mapping[str, Any], seed: int, searcher: Any) ->
         train_prf(recipe, output, index=searcher.index, told=told)
     facts = json.loads((output / "training.json").read_text("utf-8"))
     return {
-        "path": str(output),
         "recipe": {k: v for k, v in facts["recipe"].items() if k != "data"},
         "dev": {k: v for k, v in facts["material"]["dev"].items() if k != "qrels_hash"},
         "result": facts["result"],
@@ -183,7 +187,7 @@ def ance_prf(options: argparse.Namespace) -> None:
     chosen = max(means, key=lambda name: means[name])
     for row in runs:
         if row["name"] == chosen and ("ance-prf test", chosen, row["seed"]) not in known:
-            stage = AncePRF(searcher.index, row["path"])
+            stage = AncePRF(searcher.index, folder_of(chosen, row["seed"]))
             keep({"kind": "ance-prf test", "name": chosen, "seed": row["seed"],
                   **measured(searcher, stage, "test")})  # fmt: skip
 
@@ -200,7 +204,7 @@ def lol(options: argparse.Namespace) -> None:
                 keep({"kind": "lol dev", "name": name, "seed": seed, **made})
             for docs in range(LOL["docs"] + 1):
                 if ("lol test", name, seed, docs) not in known:
-                    stage = AncePRF(searcher.index, made["path"], docs)
+                    stage = AncePRF(searcher.index, folder_of(name, seed), docs)
                     keep({"kind": "lol test", "name": name, "seed": seed, "docs": docs,
                           **measured(searcher, stage, "test")})  # fmt: skip
 
