@@ -108,11 +108,14 @@ _ENTRIES: dict[str, dict[str, str]] = {
     "loss": {
         "bce": "retrievekit.train.losses.bce:BCELoss",
         "contrastive": "retrievekit.train.losses.info_nce:InfoNCELoss",
+        "first": "retrievekit.train.losses.first:FirstLoss",
         "lambda": "retrievekit.train.losses.lambda_loss:LambdaLoss",
+        "lipo": "retrievekit.train.losses.lipo:LiPOLambdaLoss",
         "listmle": "retrievekit.train.losses.list_mle:ListMLELoss",
         "listnet": "retrievekit.train.losses.list_net:ListNetLoss",
         "pg-rank": "retrievekit.train.policy:PGRankLoss",
         "pld": "retrievekit.train.losses.pld:PLDLoss",
+        "plistmle": "retrievekit.train.losses.plist_mle:PListMLELoss",
         "ranknet": "retrievekit.train.losses.rank_net:RankNetLoss",
     },
     # What makes rewriters of queries: (model, ..., *, index), the index that is searched next.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.tiny_classifiers import SMALL, save_classifier, tokenizer_of
@@ -29,8 +31,9 @@ from retrievekit.errors import DataError, NonFiniteError, ParseError, UnknownNam
 from retrievekit.index.bm25 import BM25Index
 from retrievekit.rerank.cross_encoder import CrossEncoderReranker
 from retrievekit.train.checkpoints import State, read_state, seed_step, write_state
+from retrievekit.train.drawing import Drawing
 from retrievekit.train.material import gather
-from retrievekit.train.mining import read_mined
+from retrievekit.train.mining import Mined, Negative, Positive, read_mined
 from retrievekit.train.recipes import RerankerRecipe, read_recipe, recipe_of
 from retrievekit.train.reranker import train_reranker
 from retrievekit.train.starting import start_model
@@ -125,7 +128,7 @@ def test_a_recipe_is_read_and_changed(tmp_path: Path) -> None:
         ("model: m\ndata: d\nsteps: 1\ndtype: int4", "one of auto"),
         ("model: m\ndata: d\nsteps: 1\nmodel: n", "given twice"),
         ("- model", "a mapping"),
-        ("", "a mapping"),
+        ("", "a mapping of settings, "),
         ("model: [", "not YAML"),
     ],
 )
@@ -137,8 +140,20 @@ def test_what_is_wrong_with_a_recipe_is_said(tmp_path: Path, text: str, said: st
     assert said in str(caught.value)
 
 
+def test_the_recipe_of_the_readme_is_one(tmp_path: Path) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    text = "model:" + readme.split("```yaml\nmodel:")[1].split("```")[0]
+    (tmp_path / "recipe.yaml").write_text(text)
+    recipe = read_recipe(tmp_path / "recipe.yaml", {"loss": "lambda", "seed": 1})
+    assert (recipe.model, recipe.epochs, recipe.learning_rate) == ("minilm", 2, 5e-5)
+    (told,) = (line for line in text.splitlines() if line.startswith("loss:"))
+    assert set(registry.names("loss")) == set(re.findall(r"[a-z-]+", told)) - {"loss", "or"}
+
+
 def test_every_loss_is_there_and_takes_lists() -> None:
-    assert {"bce", "listnet", "lambda", "pld", "pg-rank"} <= set(registry.names("loss"))
+    named = {"bce", "first", "lambda", "lipo", "listnet", "pg-rank", "pld", "plistmle"}
+    assert named <= set(registry.names("loss"))
+    assert all(f"``{name}``" in str(RerankerRecipe.__doc__) for name in registry.names("loss"))
     scores = torch.tensor([[0.3, -0.2, 0.1], [0.0, 1.0, 0.0]], requires_grad=True)
     labels = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     mask = torch.tensor([[True, True, True], [True, True, False]])
@@ -288,6 +303,54 @@ def test_settings_of_the_loss_are_checked(settings: dict, tmp_path: Path) -> Non
         train_reranker(recipe_of({**settings, "loss_settings": {"x": 1}}), tmp_path / "m")
 
 
+def test_a_last_layer_may_stand_still(settings: dict, tmp_path: Path) -> None:
+    """A rate of 0 is one, and not the lack of one."""
+    recipe = recipe_of({**settings, "head_learning_rate": 0, "steps": 2})
+    made = train_reranker(recipe, tmp_path / "m")
+    start = start_model(Path(settings["model"]), seed=0, max_length=24, device="cpu")
+    learnt = load_file(made.path / "model.safetensors")["classifier.weight"]
+    assert torch.equal(learnt, start.state_dict()["0.model.classifier.weight"])
+
+
+def test_a_recipe_that_failed_before_any_state_may_be_mended(
+    settings: dict, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="reads 48 tokens"):
+        train_reranker(recipe_of({**settings, "max_length": 64}), tmp_path / "m")
+    assert train_reranker(recipe_of({**settings, "steps": 1}), tmp_path / "m").steps == 1
+
+
+def test_a_query_that_leaves_no_room_is_told_before_the_first_step(
+    settings: dict, tmp_path: Path
+) -> None:
+    row = {"query_id": "long", "query": "cat " * 20, "positives": [{"doc_id": "cat0", "grade": 1}],
+           "negatives": [{"doc_id": "cat1", "rank": 1, "score": 1.0}]}  # fmt: skip
+    other = {**row, "query_id": "short", "query": "cat"}
+    file, seen = tmp_path / "examples.jsonl", []
+    file.write_text(f"{json.dumps(other)}\n{json.dumps(row)}")
+    recipe = recipe_of({**settings, "examples": str(file), "queries": 1, "max_length": 20})
+    with pytest.raises(DataError, match="'long' is read as"):
+        train_reranker(recipe, tmp_path / "m", told=seen.append)
+    assert not seen
+
+
+def test_the_order_of_an_epoch_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    mined = [Mined(str(n), "cat", (Positive("a", 1),), (Negative("b", 1, 1.0),)) for n in range(50)]
+    calls, make = [], np.random.default_rng
+
+    def counted(seed: Any) -> np.random.Generator:
+        calls.append(seed)
+        return make(seed)
+
+    monkeypatch.setattr(np.random, "default_rng", counted)
+    drawing = Drawing(mined, 987, 5, 1, 1)
+    asked = [one.query_id for step in range(20) for one, _ in drawing.step(step)]
+    for epoch in (0, 1):
+        order = make([987, epoch]).permutation(50)
+        assert asked[50 * epoch : 50 * (epoch + 1)] == [str(n) for n in order]
+    assert [seed for seed in calls if len(seed) == 2] == [[987, 0], [987, 1]]
+
+
 # Material -----------------------------------------------------------------------------------------
 
 
@@ -321,6 +384,16 @@ def test_splits_must_not_share_queries_and_other_first_stages_are_given(settings
 
     material = gather(recipe_of({**settings, "first": "other"}), backwards)
     assert material.task.run.n_hits == 3 * 4
+
+
+def test_hits_that_are_no_documents_are_told(settings: dict) -> None:
+    def passages(corpus: Corpus) -> Any:
+        renamed = Corpus.from_texts({f"{doc}#0": text for doc, text in
+                                     zip(corpus.ids, corpus.contents(), strict=True)})  # fmt: skip
+        return BM25Index.build(renamed).searcher(k=8)
+
+    with pytest.raises(DataError, match=r"#0', which is not a document"):
+        gather(recipe_of({**settings, "first": "passages"}), passages)
 
 
 def test_examples_of_ones_own(settings: dict, tmp_path: Path) -> None:

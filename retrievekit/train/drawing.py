@@ -6,10 +6,12 @@ sees what it would have seen.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retrievekit.errors import DataError
 from retrievekit.train.mining import Mined, drawn, generator_of
@@ -64,11 +66,17 @@ class Drawing:
         return [self._list(*divmod(place, size)) for place in places]
 
     def _list(self, epoch: int, place: int) -> tuple[Mined, list[tuple[str, int]]]:
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.mined))
-        one = self.mined[order[place]]
+        one = self.mined[_order(self.seed, epoch, len(self.mined))[place]]
         generator = generator_of(self.seed, one.query_id, str(epoch))
         equal = np.zeros(max(len(one.positives), len(one.negatives)))
         chosen = drawn(equal[: len(one.positives)], self.positives, generator)
         others = drawn(equal[: len(one.negatives)], self.negatives, generator)
         labelled = [(one.positives[i].doc_id, one.positives[i].grade) for i in chosen]
         return one, labelled + [(one.negatives[i].doc_id, 0) for i in others]
+
+
+# A step may reach over the end of an epoch.
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
+    """The order of an epoch's queries, drawn once and not for each list: int64 ``(size,)``."""
+    return np.random.default_rng([seed, epoch]).permutation(size)

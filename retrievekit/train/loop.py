@@ -232,7 +232,8 @@ class Steps:
             if parameter.requires_grad:
                 # Biases and norms, which have one axis, do not decay.
                 groups.setdefault((parameter.ndim > 1, is_head(name)), []).append(parameter)
-        rates = (recipe.learning_rate, recipe.head_learning_rate or recipe.learning_rate)
+        head_rate = recipe.head_learning_rate
+        rates = (recipe.learning_rate, recipe.learning_rate if head_rate is None else head_rate)
         return torch.optim.AdamW(
             [
                 {

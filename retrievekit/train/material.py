@@ -104,8 +104,8 @@ def gather(recipe: RerankerRecipe, first: First | None = None) -> Material:
         The material.
 
     Raises:
-        DataError: No query can be learnt from, `dev` judges nothing, or examples name what is not
-            there.
+        DataError: No query can be learnt from, `dev` judges nothing, or the first stage or examples
+            name what is not in the corpus.
     """
     stage_of = first or bm25_only(recipe)
     dev = load_dataset(recipe.data, recipe.dev)
@@ -158,9 +158,10 @@ def mined_by(recipe: RerankerRecipe, train: Dataset, stage: Stage[Queries, Run])
         The queries with all their negatives.
 
     Raises:
-        DataError: No query has both a relevant document and a negative.
+        DataError: No query has both a relevant document and a negative, or a hit is no document.
     """
     run = drop_own(stage(train.queries), train.properties.own_document).top(recipe.depth)
+    _check_hits(run, train.corpus, recipe.first)
     mined = mine_negatives(run, train.qrels, bands=[Band(*recipe.ranks)], seed=recipe.seed)
     there = train.corpus.ids
     found = []
@@ -196,7 +197,18 @@ def _task(recipe: RerankerRecipe, dev: Dataset, stage: Stage[Queries, Run]) -> T
     qrels = qrels.take(np.array(rows, np.int64))
     queries = dev.queries.select(list(qrels.queries))
     run = drop_own(stage(queries), dev.properties.own_document).top(recipe.dev_depth)
+    _check_hits(run, dev.corpus, recipe.first)
     return Task(run, qrels)
+
+
+def _check_hits(run: Run, corpus: Corpus, first: str) -> None:
+    """Refuse hits without words, which are those of passages."""
+    unknown = np.flatnonzero(run.docs.translate(corpus.ids)[run.rows] < 0)
+    if len(unknown):
+        raise DataError(
+            f"the first stage {first!r} finds {run.docs[int(run.rows[unknown[0]])]!r}, which is "
+            "not a document of the corpus; let passages be joined: aggregate='max'"
+        )
 
 
 def _check_ids(mined: list[Mined], corpus: Corpus, path: str) -> None:

@@ -29,8 +29,8 @@ class RerankerRecipe:
         first: The first stage, as an expression. Negatives are its hits, and on `dev` they are what
             is reranked.
         depth: Its hits per query, on both splits.
-        loss: The registered name of one on lists: ``bce``, ``contrastive``, ``lambda``,
-            ``listmle``, ``listnet``, ``pg-rank``, ``pld``, ``ranknet``.
+        loss: The registered name of one on lists: ``bce``, ``contrastive``, ``first``, ``lambda``,
+            ``lipo``, ``listmle``, ``listnet``, ``pg-rank``, ``pld``, ``plistmle``, ``ranknet``.
         loss_settings: Settings of the loss.
         positives: Relevant documents per list, at most.
         positives_from: ``judged``, or only those that are ``retrieved`` by the first stage.
@@ -222,7 +222,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         line = None if mark is None else mark.line + 1
         raise ParseError(path, line, f"not YAML: {getattr(why, 'problem', None) or why}") from why
     if not isinstance(root, yaml.MappingNode) or not isinstance(values, dict):
-        raise ParseError(path, 1, "a recipe is a mapping with at least 'model' and 'data'")
+        raise ParseError(path, 1, "a recipe is a mapping of settings, such as 'data: scifact'")
     seen: set[str] = set()
     for key, _ in root.value:
         if key.value in seen:

@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from retrievekit.train.cards import versions, write_card
 from retrievekit.train.checkpoints import State, read_state, write_state
 from retrievekit.train.drawing import Drawing
 from retrievekit.train.material import First, Task, gather
+from retrievekit.train.mining import Mined
 from retrievekit.train.recipes import RerankerRecipe
 from retrievekit.train.starting import base_folder, set_dropout, start_model
 
@@ -102,7 +103,8 @@ def train_reranker(
     work = output.with_name(output.name + WORK)
     if restart and work.exists():
         shutil.rmtree(work)
-    _begin(recipe, work)
+    state_file, best_file = work / "state.safetensors", work / "best.safetensors"
+    _begin(recipe, work, state_file.exists())
     device = found_device(recipe.device)
     narrow = recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and has_bfloat16(device))
     base = base_folder(recipe.model)
@@ -117,6 +119,7 @@ def train_reranker(
 
     from retrievekit.train.loop import Precision, RowsLoss, Steps
 
+    _check_queries(network, material.mined, recipe.max_length)
     precision = Precision(network, narrow)
     corpus = material.corpus
     lists = DevLists(network, material.task, corpus.contents(), corpus.ids, recipe.max_length)
@@ -128,7 +131,6 @@ def train_reranker(
         recipe.max_length,
         precision,
     )
-    state_file, best_file = work / "state.safetensors", work / "best.safetensors"
 
     def save(state: State, is_best: bool) -> None:
         if is_best:
@@ -242,11 +244,23 @@ class DevLists:
         return Run.from_arrays(old.queries, old.docs, old.offsets, old.rows, scores)
 
 
-def _begin(recipe: RerankerRecipe, work: Path) -> None:
-    """Make the folder of the state, or check that it is this recipe's."""
+def _check_queries(network: Any, mined: Sequence[Mined], max_length: int) -> None:
+    """Refuse what would stop the training at some step: a query that leaves a document no room."""
+    alone = tokenized(network.tokenizer, [(one.query, "") for one in mined], limit=None)
+    for one, tokens in zip(mined, alone, strict=True):
+        if len(tokens) >= max_length:
+            raise DataError(
+                f"the query {one.query_id!r} is read as {len(tokens)} tokens, which leaves no room "
+                f"for a document within max_length {max_length}; raise it, or learn from examples "
+                "without this query"
+            )
+
+
+def _begin(recipe: RerankerRecipe, work: Path, stopped: bool) -> None:
+    """Make the folder of the state, or check that a state that is there is this recipe's."""
     file = work / "recipe.json"
     asked = recipe.to_dict()
-    if file.exists():
+    if stopped and file.exists():
         kept = json.loads(file.read_bytes())
         other = [name for name, value in asked.items() if kept.get(name) != value]
         if other:
