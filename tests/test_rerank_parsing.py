@@ -163,6 +163,7 @@ def test_choices(text: str, place: int | None) -> None:
     ("text", "number"),
     [
         ("85.5", 85.5),
+        ("0.9999999", 0.9999999),
         ("[1]: 7", 1.0),
         ("about 90%", 90.0),
         ("-3", -3.0),

@@ -111,7 +111,7 @@ def read_number(text: str) -> float | None:
     Returns:
         The number, or None where there is none of at most six digits before the point.
     """
-    found = re.search(r"(?<![0-9.])-?[0-9]{1,6}(?:\.[0-9]{1,6})?(?![0-9])", text)
+    found = re.search(r"(?<![0-9.])-?[0-9]{1,6}(?:\.[0-9]+)?(?![0-9])", text)
     return float(found[0]) if found else None
 
 
