@@ -44,7 +44,9 @@ FORBIDDEN_SWITCHES = {
 }
 VAGUE_NAMES = {"common", "helpers", "misc", "util", "utils"}
 
-OPEN_ENDS = re.compile(r"\b(?:TODO|FIXME|XXX)\b")
+# Spelt in pieces: this file is no open end itself, and is searched like every other.
+MARKERS = ("TO" + "DO", "FIX" + "ME", "X" * 3)
+OPEN_ENDS = re.compile(rf"\b(?:{'|'.join(MARKERS)})\b")
 MACHINE_PATHS = re.compile(r"(?<![\w.}~])/(?:work|tmp|home|root|Users|opt)/|\b[C-Z]:\\\w")
 
 
@@ -167,17 +169,19 @@ def test_no_traces_of_the_workshop(pattern: re.Pattern[str]) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
         for path, text in texts()
-        # Questions and judgements speak for themselves, and this file names what it looks for.
-        if path.suffix != ".jsonl" and path != Path(__file__).resolve()
+        # Questions and judgements speak for themselves, and this file's own paths are examples.
+        if path.suffix != ".jsonl"
+        if pattern is OPEN_ENDS or path != Path(__file__).resolve()
         for number, line in enumerate(text.splitlines(), 1)
         if pattern.search(line)
     ]
     assert not found, "\n" + "\n".join(found)
 
 
-@pytest.mark.parametrize("text", ["# TODO: later", "FIXME", "x  # XXX"])
-def test_open_ends_are_recognised(text: str) -> None:
-    assert OPEN_ENDS.search(text)
+@pytest.mark.parametrize("marker", MARKERS)
+def test_open_ends_are_recognised(marker: str) -> None:
+    assert OPEN_ENDS.search(f"x  # {marker}: later")
+    assert not OPEN_ENDS.search(f"x{marker}x")
 
 
 @pytest.mark.parametrize(
