@@ -287,8 +287,8 @@ def read_weights(path: Path, *, allow_pickle: bool = False) -> dict[str, torch.T
                     f"{file}: pickled weights are read with torch "
                     f"{'.'.join(map(str, SAFE_TORCH))} or newer only; this is {torch.__version__}"
                 )
-            # ANCE's and TCT's authors published pickled weights only. They are read when the
-            # caller said allow_pickle, and from SAFE_TORCH on, where nothing but tensors is made.
+            # Checkpoints older than safetensors may be pickles alone. They are read when the caller
+            # said allow_pickle, and from SAFE_TORCH on, where nothing but tensors is made of them.
             found = torch.load(file, map_location="cpu", weights_only=True)
         except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as why:
             if isinstance(why, DataError):
